@@ -1,0 +1,81 @@
+//go:build linux
+
+package meshtest
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+)
+
+// BenchmarkBetweenNodes compares, in one run, the way between two tasks on two
+// nodes and through the mesh with the bare wire and a plain tunnel between the hosts.
+func BenchmarkBetweenNodes(b *testing.B) {
+	c := newBed(b, 2)
+	c.network("ing", "10.0.0.0/24", ingress)
+	one, two := c.nodes[0], c.nodes[1]
+	from := c.idle(one, "ing", "10.0.0.11/24", "from")
+	to := c.idle(two, "ing", "10.0.0.12/24", "to")
+	c.service("s", "ing", "10.0.0.100", 8080, "to")
+	c.network("closed", "10.5.0.0/24", encrypted)
+	secretFrom := c.idle(one, "closed", "10.5.0.11/24", "secret-from")
+	secretTo := c.idle(two, "closed", "10.5.0.12/24", "secret-to")
+	c.sync()
+	// A tunnel as plain as can be, between the hosts.
+	for i, n := range c.nodes {
+		n.sh(fmt.Sprintf("ip link add bare type vxlan id 9 dstport 8472 local %s remote %s; ip addr add 172.30.0.%d/24 dev bare; ip link set bare up",
+			n.addr, c.nodes[1-i].addr, i+1))
+	}
+	for _, ln := range []net.Listener{to.Listen(":80"), secretTo.Listen(":80"), two.ns.Listen(":7000")} {
+		go func() {
+			for {
+				conn, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go func() { _, _ = io.Copy(conn, conn); _ = conn.Close() }()
+			}
+		}()
+	}
+	for _, way := range []struct {
+		name string
+		from place
+		at   string
+	}{
+		{"wire", one.ns, two.at(7000)},
+		{"plain tunnel", one.ns, "172.30.0.2:7000"},
+		{"task to task", from, "10.0.0.12:80"},
+		{"task to task, encrypted", secretFrom, "10.5.0.12:80"},
+		{"VIP", from, "10.0.0.100:80"},
+		{"mesh by its node", c.client, two.at(8080)},
+		{"mesh by the other", c.client, one.at(8080)},
+	} {
+		b.Run(way.name+"/connections", func(b *testing.B) {
+			for b.Loop() {
+				conn, err := dial(way.from, "tcp", way.at, patient)
+				if err != nil {
+					b.Fatal(err)
+				}
+				_ = conn.Close()
+			}
+		})
+		b.Run(way.name+"/bytes", func(b *testing.B) {
+			conn, err := dial(way.from, "tcp", way.at, patient)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = conn.Close() }()
+			_ = conn.SetDeadline(time.Now().Add(time.Minute))
+			piece := make([]byte, 1<<20)
+			b.SetBytes(2 * int64(len(piece)))
+			for b.Loop() {
+				go func() { _, _ = conn.Write(piece) }()
+				if _, err := io.CopyN(io.Discard, conn, int64(len(piece))); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
