@@ -1,0 +1,7 @@
+package store
+
+import "context"
+
+type proposeFunc func(data []byte) error
+
+func (f proposeFunc) Apply(_ context.Context, data []byte) error { return f(data) }
