@@ -1,0 +1,144 @@
+package cluster
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/hashicorp/raft"
+	"go.uber.org/zap"
+
+	"shoal/cluster/boltlog"
+)
+
+// A manager that has lost the others for good goes on alone with all that its
+// disk holds, committed or not: what of it the others had acknowledged nobody
+// can say any more. That takes one entry at the end of the log, by which it is
+// the only voter, written together with a new term in one transaction. Before
+// it this is the old group, after it the new one.
+//
+// Should the others come back, with a quorum of the old group among them, they
+// must not overrule the new one. So each group has a generation, which is the
+// upper part of the term, and managers of different generations do not hear
+// each other.
+const generationBits = 24
+
+func generation(term uint64) uint64 { return term >> (64 - generationBits) }
+
+func nextGeneration(term uint64) uint64 { return (generation(term) + 1) << (64 - generationBits) }
+
+// recoverAlone makes this server the only voter of a new generation.
+func (r *Raft) recoverAlone(store *boltlog.Store, snapshots *snapshotStore) error {
+	snapshot, err := snapshots.newest()
+	if err != nil {
+		return err
+	}
+	last, err := store.LastIndex()
+	if err != nil {
+		return err
+	}
+	if last = max(last, snapshot); last == 0 {
+		return fmt.Errorf("this manager had received nothing of the cluster's state yet, so there is nothing to go on with: use another manager: %w", errdefs.ErrFailedPrecondition)
+	}
+	term, err := store.GetUint64([]byte("CurrentTerm"))
+	if err != nil {
+		return err
+	}
+	entry := &raft.Log{
+		Index: last + 1, Term: nextGeneration(term), Type: raft.LogConfiguration,
+		Data: raft.EncodeConfiguration(r.alone()), AppendedAt: time.Now(),
+	}
+	if err := store.AppendInTerm(entry); err != nil {
+		return err
+	}
+	r.log.Warn("the other managers are given up: this one goes on alone", zap.Uint64("index", entry.Index), zap.Uint64("generation", generation(entry.Term)))
+	return nil
+}
+
+// alone is the membership of a group of one.
+func (r *Raft) alone() raft.Configuration {
+	return raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(r.nodeID), Address: raft.ServerAddress(r.nodeID)}}}
+}
+
+// fence keeps raft from hearing servers of another generation. They get an
+// error for an answer and not raft's own, which would tell them the term.
+type fence struct {
+	raft.Transport
+	raft.WithPreVote
+	store *boltlog.Store
+	rpcs  chan raft.RPC
+	// sent has the last entries of all snapshots that came.
+	sent sync.Map
+}
+
+func newFence(t raft.Transport, store *boltlog.Store) (*fence, error) {
+	pre, ok := t.(raft.WithPreVote)
+	if !ok {
+		return nil, fmt.Errorf("raft transport %T knows no pre-votes: %w", t, errdefs.ErrInternal)
+	}
+	return &fence{Transport: t, WithPreVote: pre, store: store, rpcs: make(chan raft.RPC)}, nil
+}
+
+// run passes on what may be heard, until stop.
+func (f *fence) run(stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case rpc := <-f.Transport.Consumer():
+			if err := f.check(rpc); err != nil {
+				rpc.Respond(nil, err)
+				continue
+			}
+			if c, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
+				f.sent.Store(c.LastLogIndex, true)
+			}
+			select {
+			case f.rpcs <- rpc:
+			case <-stop:
+				return
+			}
+		}
+	}
+}
+
+// Consumer is raft's.
+func (f *fence) Consumer() <-chan raft.RPC { return f.rpcs }
+
+// SetHeartbeatHandler is raft's: heartbeats come past the queue.
+func (f *fence) SetHeartbeatHandler(handle func(raft.RPC)) {
+	f.Transport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		if err := f.check(rpc); err != nil {
+			rpc.Respond(nil, err)
+			return
+		}
+		handle(rpc)
+	})
+}
+
+// check compares generations. A new server has none and takes the first it
+// hears of, which is that of whoever added it.
+func (f *fence) check(rpc raft.RPC) error {
+	var theirs uint64
+	switch c := rpc.Command.(type) {
+	case *raft.AppendEntriesRequest:
+		theirs = c.Term
+	case *raft.InstallSnapshotRequest:
+		theirs = c.Term
+	case *raft.RequestVoteRequest:
+		theirs = c.Term
+	case *raft.RequestPreVoteRequest:
+		theirs = c.Term
+	default:
+		return nil // leadership is handed over without a term, and to be elected then takes votes
+	}
+	ours, err := f.store.GetUint64([]byte("CurrentTerm"))
+	if err != nil {
+		return err
+	}
+	if ours != 0 && generation(ours) != generation(theirs) {
+		return fmt.Errorf("the cluster was forced to go on without some of its managers: generation %d is not %d; a manager that was left behind has to leave and join again", generation(theirs), generation(ours))
+	}
+	return nil
+}
