@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/swarm"
+
+	"shoal/internal/testbed"
+)
+
+// heldUp is how much longer than without us an engine may take to start: less
+// than the 15 s that it waits for a single endpoint whose driver is not there.
+const heldUp = 12 * time.Second
+
+// TestEngineRestarts stops, kills and starts the engine, with the daemon there
+// and without it. Whatever happens, what is reported is true, and in the end
+// every replica runs once.
+func TestEngineRestarts(t *testing.T) {
+	const replicas = 4
+	h, outside := node(t)
+	quiet(t, h)
+
+	do(t, h.StopEngine)
+	alone := startTime(t, h)
+	t.Logf("without anything of ours the engine starts in %s", alone)
+
+	// removeSocket is what the unit does after a daemon that was killed.
+	killShoal := func(ctx context.Context) error {
+		if err := h.KillShoal(ctx); err != nil {
+			return err
+		}
+		return h.Run(ctx, "rm", "-f", "/run/docker/plugins/shoal.sock").Err()
+	}
+	type step = func(context.Context) error
+	for _, c := range []struct {
+		name   string
+		before []step
+		after  []step
+	}{
+		{"stopped", []step{h.StopEngine}, nil},
+		{"killed", []step{h.KillEngine}, nil},
+		{"stopped, then the daemon", []step{h.StopEngine, h.StopShoal}, []step{startShoal(h)}},
+		{"killed, then the daemon", []step{h.KillEngine, killShoal}, []step{startShoal(h)}},
+		{"the daemon stopped, then killed", []step{h.StopShoal, h.KillEngine}, []step{startShoal(h)}},
+		{"the host reset, the daemon first", []step{h.Crash, startShoal(h)}, nil},
+		{"the host reset, the engine first", []step{h.Crash, func(ctx context.Context) error {
+			return h.Run(ctx, "rm", "-rf", "/run/docker/plugins").Err() // as /run is after a boot
+		}}, []step{startShoal(h)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			// A service of its own: to one that was hit before, this looks like
+			// a crash loop, and is backed off.
+			deploy(t, h, "web", replicas, 8080)
+			defer discard(t, h, "web")
+			for _, s := range c.before {
+				do(t, s)
+			}
+			if took := startTime(t, h); took > alone+heldUp {
+				t.Errorf("the engine took %s to start, %s without us", took, alone)
+			}
+			for _, s := range c.after {
+				do(t, s)
+			}
+			begin := time.Now()
+			testbed.Eventually(t, patience, func() error { return settled(h, "web", replicas) })
+			testbed.Eventually(t, patience, func() error { return meshed(outside, h, "web", 8080, replicas) })
+			t.Logf("whole again %s after", time.Since(begin).Round(time.Millisecond))
+		})
+	}
+	t.Run("away for long", func(t *testing.T) {
+		deploy(t, h, "web", replicas, 8080)
+		// Its container ends with exit code 0 when the engine stops it, which is
+		// no end of its own.
+		create(t, h, "--name", "polite", "--detach", "--restart-condition", "on-failure", testbed.WebV1, "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+		testbed.Eventually(t, patience, running(t, h, "polite", 1))
+		do(t, h.StopEngine)
+		testbed.Eventually(t, patience, func() error {
+			nodes, err := dialed(t, h.API).NodeList(t.Context(), swarm.NodeListOptions{})
+			if err != nil {
+				return err
+			}
+			if st := nodes[0].Status; st.State != swarm.NodeStateDown || st.Message == "" {
+				return fmt.Errorf("without an engine the node is said to be %s: %q", st.State, st.Message)
+			}
+			return nil
+		})
+		startTime(t, h)
+		testbed.Eventually(t, patience, func() error { return settled(h, "web", replicas) })
+		testbed.Eventually(t, patience, func() error { return meshed(outside, h, "web", 8080, replicas) })
+		says(t, h, "polite", "Failed", "stopped")
+		testbed.Eventually(t, patience, running(t, h, "polite", 1))
+	})
+}
+
+// discard removes a service and waits until nothing is left of it.
+func discard(t *testing.T, h *testbed.Host, name string) {
+	t.Helper()
+	testbed.Must(t, h.Shoal("service", "rm", name))
+	testbed.Eventually(t, patience, func() error { return onlyThese(h, nil) })
+}
+
+// startTime starts the engine and tells how long it took to answer.
+func startTime(t *testing.T, h *testbed.Host) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	do(t, h.StartEngine)
+	return time.Since(begin).Round(time.Millisecond)
+}
