@@ -438,6 +438,111 @@ func TestFailuresWithinTheRatio(t *testing.T) {
 	})
 }
 
+// TestUpdateEndsOverFailures: an update whose tasks never run ends where its
+// settings tolerate that, and the old tasks that served meanwhile with it.
+func TestUpdateEndsOverFailures(t *testing.T) {
+	tolerant := map[string]swarm.UpdateConfig{
+		"continue": {FailureAction: swarm.UpdateFailureActionContinue},
+		"ratio":    {FailureAction: swarm.UpdateFailureActionRollback, MaxFailureRatio: 1},
+	}
+	for name, c := range tolerant {
+		for _, order := range []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst} {
+			for _, fate := range []string{"reject", "crash 0s"} {
+				for _, mode := range []string{"replicated", "global"} {
+					t.Run(strings.Join([]string{name, order, fate, mode}, " "), func(t *testing.T) {
+						c.Order, c.Parallelism, c.Monitor = order, 1, 4*time.Second
+						inWorld(t, 3, func(w *world) {
+							w.fate = badV2(fate)
+							options := []option{updating(c)}
+							if mode == "global" {
+								options = append(options, global)
+							}
+							w.create(3, "v1", options...)
+							w.wait(time.Second)
+							w.change("v2")
+							serves := order == swarm.UpdateOrderStartFirst && fate == "reject"
+							for i := 0; w.service().UpdateStatus == nil || w.service().UpdateStatus.State != swarm.UpdateStateCompleted; i++ {
+								if i > 300 {
+									t.Fatalf("the update does not end%s", w.dump())
+								}
+								if old := w.tasks(func(t *api.Task) bool { return isRunning(t) && t.Revision == "web-1" }); serves && len(old) != 3 {
+									t.Fatalf("%d of 3 serve while others are tried beside them%s", len(old), w.dump())
+								}
+								w.wait(100 * time.Millisecond)
+								if i%5 == 0 {
+									w.depose()
+									w.lead()
+								}
+							}
+							w.expectUpdate(swarm.UpdateStateCompleted, "update completed with failures in 3 of 3 tasks")
+							if wanted := w.tasks(func(t *api.Task) bool { return (&task{Task: t}).wanted() && t.Revision != "web-2" }); len(wanted) > 0 {
+								t.Fatalf("old tasks are left%s", w.dump())
+							}
+							w.wait(time.Second)
+							w.expectQuiet()
+
+							// What was tried goes on being tried.
+							w.mu.Lock()
+							w.fate = badV2("")
+							w.mu.Unlock()
+							w.wait(time.Minute)
+							if n := len(w.tasks(isRunning)); n != 3 {
+								t.Fatalf("%d of 3 run%s", n, w.dump())
+							}
+							w.expectUpdate(swarm.UpdateStateCompleted, "")
+						})
+					})
+				}
+			}
+		}
+	}
+}
+
+// TestFailedTasksAreWatched: a new task that failed once has the monitor time to
+// come up before what it relieves is stopped.
+func TestFailedTasksAreWatched(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		w.fate = func(task *api.Task, image string) string {
+			if image == "v2" && task.Failures == 0 {
+				return "reject"
+			}
+			return ""
+		}
+		w.create(2, "v1", updating(swarm.UpdateConfig{FailureAction: swarm.UpdateFailureActionContinue, Order: swarm.UpdateOrderStartFirst}))
+		w.wait(time.Second)
+		w.change("v2")
+		for range 100 {
+			w.wait(100 * time.Millisecond)
+			if n := len(w.tasks(isRunning)); n < 2 {
+				t.Fatalf("%d of 2 run%s", n, w.dump())
+			}
+		}
+		w.expectRunning("1:2 2:2")
+		w.expectUpdate(swarm.UpdateStateCompleted, "update completed with failures in 2 of 2 tasks")
+	})
+}
+
+// TestUpdateToWhatEnds: tasks that have done what they are there for have taken
+// over, though nobody may have seen them run.
+func TestUpdateToWhatEnds(t *testing.T) {
+	for _, order := range []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst} {
+		t.Run(order, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				w.fate = badV2("complete 0s")
+				w.create(2, "v1", updating(swarm.UpdateConfig{Order: order}), func(s *swarm.ServiceSpec) {
+					s.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{Condition: swarm.RestartPolicyConditionOnFailure}
+				})
+				w.wait(time.Second)
+				w.change("v2")
+				w.wait(30 * time.Second)
+				w.expectRunning("")
+				w.expectUpdate(swarm.UpdateStateCompleted, "update completed")
+				w.expectQuiet()
+			})
+		})
+	}
+}
+
 func TestNewerSpecSupersedesStuckOne(t *testing.T) {
 	for _, order := range []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst} {
 		t.Run(order, func(t *testing.T) {
