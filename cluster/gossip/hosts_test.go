@@ -347,24 +347,24 @@ func TestOnRealHosts(t *testing.T) {
 
 	whole("daemon stopped", func(t *testing.T) {
 		victim.signal(syscall.SIGSTOP)
-		t.Logf("daemon down after %s", hs.await(5*time.Second, "daemon down", func() bool { return victim.others(DaemonDown) }))
+		t.Logf("daemon down after %s", hs.await(30*time.Second, "daemon down", func() bool { return victim.others(DaemonDown) }))
 		hs.pass(5 * time.Second)
 		victim.signal(syscall.SIGCONT)
-		hs.await(5*time.Second, "alive again", func() bool { return victim.others(Alive) })
+		hs.await(30*time.Second, "alive again", func() bool { return victim.others(Alive) })
 		neverGone(t)
 	})
 	whole("daemon killed", func(t *testing.T) {
 		victim.end(syscall.SIGKILL)
-		t.Logf("daemon down after %s", hs.await(5*time.Second, "daemon down", func() bool { return victim.others(DaemonDown) }))
+		t.Logf("daemon down after %s", hs.await(30*time.Second, "daemon down", func() bool { return victim.others(DaemonDown) }))
 		hs.pass(5 * time.Second)
 		victim.start()
-		hs.await(5*time.Second, "alive again", func() bool { return victim.others(Alive) })
+		hs.await(30*time.Second, "alive again", func() bool { return victim.others(Alive) })
 		neverGone(t)
 	})
 	whole("daemon restarted", func(t *testing.T) {
 		victim.end(syscall.SIGTERM)
 		victim.start()
-		hs.await(5*time.Second, "all is well", hs.well)
+		hs.await(30*time.Second, "all is well", hs.well)
 		neverGone(t)
 	})
 	whole("cable pulled", func(t *testing.T) {
@@ -372,7 +372,7 @@ func TestOnRealHosts(t *testing.T) {
 		for range *trials {
 			began := time.Now()
 			hs.ip("-n", hs.tag, "link", "set", victim.id, "down")
-			hs.await(5*time.Second, "gone", func() bool { return victim.others(Gone) })
+			hs.await(30*time.Second, "gone", func() bool { return victim.others(Gone) })
 			each = append(each, hs.since(victim, began)...)
 			hs.ip("-n", hs.tag, "link", "set", victim.id, "up")
 			hs.await(20*time.Second, "all is well", hs.well)
@@ -385,7 +385,7 @@ func TestOnRealHosts(t *testing.T) {
 			began := time.Now()
 			victim.unplug()
 			victim.end(syscall.SIGKILL)
-			hs.await(5*time.Second, "gone", func() bool { return victim.others(Gone) })
+			hs.await(30*time.Second, "gone", func() bool { return victim.others(Gone) })
 			each = append(each, hs.since(victim, began)...)
 			victim.plug()
 			victim.start()
