@@ -163,7 +163,7 @@ func (p *planner) settle() {
 		if current == nil || outdated == nil {
 			continue
 		}
-		if current.running() || outdated.over() || p.config().Order != swarm.UpdateOrderStartFirst {
+		if current.running() || p.meantToEnd(current) || outdated.over() || p.config().Order != swarm.UpdateOrderStartFirst {
 			outdated.stop() // the new task took over
 		}
 	}
