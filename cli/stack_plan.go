@@ -166,6 +166,7 @@ func (p *plan) configs(stack *compose.Stack, has parts) {
 func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has parts, secrets, configs map[string]string, prune bool) error {
 	var wishes []api.Wish
 	var asked []int
+	moving := map[int]swarm.ServiceSpec{} // what may not stay where it is
 	for _, service := range d.stack.Services {
 		spec := service.Spec
 		had, exists := d.had[spec.Name]
@@ -183,6 +184,9 @@ func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has 
 					c.Action = doReplace
 				case c.Action == doNothing:
 					c.Action = doChange
+				}
+				if diff.Moves() {
+					moving[len(p.Changes)] = had.Spec
 				}
 				c.Differences = append(c.Differences, diff.String())
 			}
@@ -216,9 +220,21 @@ func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has 
 		return err
 	}
 	for i := range previews {
-		p.Changes[asked[i]].Preview = &previews[i]
+		c := &p.Changes[asked[i]]
+		c.Preview = &previews[i]
+		if had, ok := moving[asked[i]]; ok && c.Action == doChange && moves(had.Mode, wishes[i].Spec.Mode, previews[i]) {
+			c.Action = doReplace
+		}
 	}
 	return nil
+}
+
+// moves tells whether tasks are replaced that may not stay where they are. More replicas make new tasks as well.
+func moves(had, want swarm.ServiceMode, p api.Preview) bool {
+	if had.Replicated == nil || want.Replicated == nil {
+		return len(p.Nodes) > 0
+	}
+	return p.Kept < min(api.Replicas(had), api.Replicas(want))
 }
 
 // point puts IDs in the place of names, and takes out what is not there yet, of which it gives the names.

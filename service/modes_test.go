@@ -142,6 +142,14 @@ func TestGlobalConstraints(t *testing.T) {
 		w.wait(10 * time.Second)
 		w.expectRunning("n1:2 n3:2")
 		w.expectQuiet()
+		stays := w.tasks(isRunning)[1].ID
+		w.change("v2", constrained("node.hostname!=n1"))
+		w.wait(10 * time.Second)
+		w.expectRunning("n2:3 n3:3")
+		if now := w.tasks(isRunning)[1].ID; now != stays {
+			t.Errorf("the task on n3 was replaced%s", w.dump())
+		}
+		w.expectQuiet()
 	})
 }
 

@@ -94,6 +94,7 @@ func plan(in *input) *planner {
 		p.dropRevisions()
 		return p
 	}
+	p.adopt()
 	p.evict()
 	switch mode := p.service.Spec.Mode; {
 	case p.service.Settings().Stopped:

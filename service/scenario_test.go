@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -561,6 +562,119 @@ func TestNewerSpecSupersedesStuckOne(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPlacementMovesWhatMustMove: another placement replaces those tasks alone that
+// may not stay where they are.
+func TestPlacementMovesWhatMustMove(t *testing.T) {
+	for _, order := range []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst} {
+		t.Run(order, func(t *testing.T) {
+			inWorld(t, 3, func(w *world) {
+				w.create(3, "v1", updating(swarm.UpdateConfig{Parallelism: 1, Order: order}))
+				w.wait(time.Second)
+				w.expectRunning("1:1 2:1 3:1")
+				on := func(revision string) map[string]string { // task ID to node
+					m := map[string]string{}
+					for _, task := range w.tasks(isRunning) {
+						if task.Revision != revision {
+							t.Fatalf("a task is of revision %s, not %s%s", task.Revision, revision, w.dump())
+						}
+						m[task.ID] = task.NodeID
+					}
+					return m
+				}
+				first := on("web-1")
+
+				w.change("v1", constrained("node.platform.os!=windows"))
+				w.wait(0)
+				if now := on("web-2"); !maps.Equal(now, first) {
+					t.Fatalf("tasks moved that may stay%s", w.dump())
+				}
+				if st := w.service().UpdateStatus; st != nil {
+					t.Fatalf("an update that has nothing to do says %+v", st)
+				}
+				w.expectQuiet()
+
+				// How they are spread, and how many a node may have, moves none.
+				w.change("v1", func(s *swarm.ServiceSpec) {
+					s.TaskTemplate.Placement = &swarm.Placement{
+						MaxReplicas: 1, Preferences: []swarm.PlacementPreference{{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}},
+					}
+				})
+				w.wait(0)
+				if now := on("web-3"); !maps.Equal(now, first) {
+					t.Fatalf("tasks moved that may stay%s", w.dump())
+				}
+
+				w.change("v1", constrained("node.hostname!=n3"))
+				w.wait(30 * time.Second)
+				moved := on("web-4")
+				for id, node := range first {
+					if now, ok := moved[id]; ok != (node != "n3") || ok && now != node {
+						t.Errorf("task %s of %s is on %q now%s", id, node, now, w.dump())
+					}
+				}
+				w.expectRunning("1:4 2:4 3:4")
+				w.expectUpdate(swarm.UpdateStateCompleted, "update completed")
+				w.expectQuiet()
+
+				// Back to where all may be: nobody has to move.
+				w.update(func(tx *store.Tx) error {
+					s, _ := tx.Services.Get("web")
+					s = api.Clone(s)
+					s.Spec, s.Previous = *s.Previous, &s.Spec
+					s.Revision, s.PreviousRevision = s.PreviousRevision, s.Revision
+					s.UpdateStatus = &swarm.UpdateStatus{State: swarm.UpdateStateRollbackStarted, StartedAt: new(time.Now())}
+					return tx.Put(s)
+				})
+				w.wait(10 * time.Second)
+				if now := on("web-3"); !maps.Equal(now, moved) {
+					t.Fatalf("a rollback moved tasks that may stay%s", w.dump())
+				}
+				w.expectUpdate(swarm.UpdateStateRollbackCompleted, "rollback completed")
+				w.expectQuiet()
+
+				w.change("v2", constrained("node.platform.os!=windows"))
+				w.wait(time.Minute)
+				if now := on("web-5"); len(now) != 3 {
+					t.Fatalf("not updated%s", w.dump())
+				}
+			})
+		})
+	}
+}
+
+// TestPlacementOfWhatWaits: a task that had no node is placed by what is asked now,
+// and one that was about to be evicted stays if it may now.
+func TestPlacementOfWhatWaits(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.create(1, "v1", constrained("node.labels.zone==a"))
+		w.wait(time.Second)
+		w.expectRunning("")
+		waits := w.tasks(nil)
+		w.change("v1", constrained("node.hostname==n2"))
+		w.wait(time.Second)
+		w.expectRunning("1:2")
+		if now := w.tasks(nil); len(now) != 1 || now[0].ID != waits[0].ID || now[0].NodeID != "n2" {
+			t.Errorf("it was replaced%s", w.dump())
+		}
+		w.update(func(tx *store.Tx) error { // both at once
+			n, _ := tx.Nodes.Get("n2")
+			n = api.Clone(n)
+			n.Description.Hostname = "other"
+			r := &api.Revision{Meta: api.Meta{ID: "web-3"}, ServiceID: "web", Number: 3, Like: "web-1"}
+			s, _ := tx.Services.Get("web")
+			s = api.Clone(s)
+			constrained("node.hostname==other")(&s.Spec)
+			s.Revision, r.Spec = r.ID, s.Spec
+			return errors.Join(tx.Put(n), tx.Put(r), tx.Put(s))
+		})
+		w.wait(time.Second)
+		w.expectRunning("1:3")
+		if now := w.tasks(nil); len(now) != 1 || now[0].ID != waits[0].ID {
+			t.Errorf("it was replaced%s", w.dump())
+		}
+	})
 }
 
 func TestNodeDownAndBack(t *testing.T) {

@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+
+	"shoal/internal/api"
+	"shoal/service/scheduler"
 )
 
 // Defaults of an update, as in Swarm. Its default parallelism of 1 is what the
@@ -39,6 +42,28 @@ func (p *planner) config() swarm.UpdateConfig {
 func (p *planner) rollingBack() bool {
 	s := p.service.UpdateStatus
 	return s != nil && strings.HasPrefix(string(s.State), "rollback_")
+}
+
+// adopt makes tasks part of the service's revision that differ from it in placement
+// alone and are where it allows. What else a placement says, how tasks are spread
+// and how many a node may have, is for tasks to be placed, and moves none: as in
+// Swarm. A job's tasks belong to their run.
+func (p *planner) adopt() {
+	target, ok := p.revisions[p.service.Revision]
+	if !ok || api.Job(p.service.Spec.Mode) {
+		return
+	}
+	constraints := p.constraintsOf(target.ID)
+	for _, s := range p.slots {
+		for _, t := range s.wanted() {
+			if t.Revision == target.ID || !p.revision(t).Alike(target) {
+				continue
+			}
+			if n := p.node(t.NodeID); t.NodeID == "" || n != nil && scheduler.Allow(constraints, n) {
+				t.edit().Revision = target.ID
+			}
+		}
+	}
 }
 
 // update brings outdated slots to the service's revision, as many at a time as

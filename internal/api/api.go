@@ -8,6 +8,7 @@
 package api
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -217,7 +218,17 @@ type Revision struct {
 	// what. It is written down, as that revision may not be kept.
 	From    uint64   `json:",omitempty"`
 	Changes []string `json:",omitempty"`
+	// Like is the ID of the first of the revisions that are alike, which may not be
+	// kept; "" if that is this one.
+	Like string `json:",omitempty"`
 }
+
+// Alike tells whether two revisions of a service differ in nothing but where
+// their tasks are placed.
+func (r *Revision) Alike(o *Revision) bool { return r.First() == o.First() }
+
+// First is the ID of the first of the revisions that are alike.
+func (r *Revision) First() string { return cmp.Or(r.Like, r.ID) }
 
 // Task is one attempt at one slot of a service. It never goes backwards, never
 // changes node and never restarts: a replacement is a new task in the slot.

@@ -3,6 +3,7 @@ package compose
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -226,6 +227,11 @@ func TestDifferences(t *testing.T) {
 	d := Differences(old, next)
 	if len(d) != 2 || d[0].String() != "~ Mode.Replicated.Replicas: 3 > 4" || d[0].Replaces() || !d[1].Replaces() {
 		t.Errorf("differences: %v", d)
+	}
+	next = old
+	next.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.role==manager"}}
+	if d = Differences(old, next); len(d) == 0 || slices.ContainsFunc(d, func(d Difference) bool { return d.Replaces() || !d.Moves() }) {
+		t.Errorf("differences in placement: %v", d)
 	}
 }
 

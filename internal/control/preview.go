@@ -37,9 +37,19 @@ func (c *Control) Preview(ctx context.Context, wishes []api.Wish) ([]api.Preview
 	}); !errors.Is(err, errOnlyLooked) {
 		return nil, err
 	}
-	out := service.Preview(v, wishes, func(w api.Wish) bool {
+	out := service.Preview(v, wishes, func(w api.Wish) service.Kept {
 		s, ok := v.Services.Get(w.ID)
-		return ok && sameJSON(inputsOf(&s.Spec), inputsOf(&w.Spec))
+		if !ok {
+			return service.KeptNowhere
+		}
+		is, wanted := inputsOf(&s.Spec), inputsOf(&w.Spec)
+		switch {
+		case sameJSON(is, wanted):
+			return service.KeptEverywhere
+		case sameJSON(is.anywhere(), wanted.anywhere()) && !api.Job(w.Spec.Mode):
+			return service.KeptWhereAllowed
+		}
+		return service.KeptNowhere
 	})
 	for i, err := range refused {
 		if err != nil {
