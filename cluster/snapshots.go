@@ -122,6 +122,8 @@ func (s *snapshotStore) path(id string) string { return filepath.Join(s.dir, id+
 // back to it when the newest is damaged; but the log in between is gone, and
 // raft panics over the gap. The older ones are kept for people.
 func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
+	s.mu.Lock() // or a newer one might have it removed before it is read
+	defer s.mu.Unlock()
 	ids, err := s.ids()
 	if err != nil || len(ids) == 0 {
 		return nil, err

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -53,7 +54,7 @@ func validateEndpoint(e *swarm.EndpointSpec) error {
 
 // hostPortsLead refuses ports in host mode by which nobody would be reached. The
 // engine serves those of tasks on its own bridge; on networks of the cluster
-// nodes do, by a number that all know and on a network that answers leave by.
+// nodes do, on a network that answers leave by.
 func hostPortsLead(v *store.View, spec *swarm.ServiceSpec) error {
 	on, out := publishesIngress(spec), publishesIngress(spec)
 	for _, a := range spec.TaskTemplate.Networks {
@@ -62,12 +63,8 @@ func hostPortsLead(v *store.View, spec *swarm.ServiceSpec) error {
 		}
 	}
 	for _, p := range spec.EndpointSpec.Ports {
-		switch {
-		case p.PublishMode != swarm.PortConfigPublishModeHost || !on:
-		case p.PublishedPort == 0:
-			return invalid("EndpointSpec: port %d/%s is published in host mode without a number: name the published port, or leave the service without networks", p.TargetPort, p.Protocol)
-		case !out:
-			return invalid("EndpointSpec: port %d/%s is published in host mode, and all networks of the service are internal: nobody could be answered", p.PublishedPort, p.Protocol)
+		if p.PublishMode == swarm.PortConfigPublishModeHost && on && !out {
+			return invalid("EndpointSpec: port %d/%s is published in host mode, and all networks of the service are internal: nobody could be answered", cmp.Or(p.PublishedPort, p.TargetPort), p.Protocol)
 		}
 	}
 	return nil
