@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,6 +95,56 @@ func TestEngineRestarts(t *testing.T) {
 		says(t, h, "polite", "Failed", "stopped")
 		testbed.Eventually(t, patience, running(t, h, "polite", 1))
 	})
+}
+
+// TestEngineAway kills the engine of one of two nodes: the managers give it no more
+// tasks from seconds later on, though it is Ready and keeps what it has, and give it
+// some again when it is back.
+func TestEngineAway(t *testing.T) {
+	t.Parallel()
+	bed := swarmOf(t, 1, 1)
+	h1, h2 := bed.Host(0), bed.Host(1)
+	node := func() swarm.Node {
+		n, _, err := dialed(t, h1.API).NodeInspectWithRaw(t.Context(), h2.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	here := []string{"--no-resolve-image", "--detach", "--constraint", "node.hostname==" + h2.Name}
+	testbed.Must(t, h1.Shoal(append([]string{"service", "create", "--name", "before"}, append(here, testbed.WebV1)...)...))
+	testbed.Eventually(t, patience, running(t, h1, "before", 1))
+
+	do(t, h2.KillEngine)
+	began := time.Now()
+	testbed.Eventually(t, patience, func() error {
+		if st := node().Status; !strings.Contains(st.Message, "Docker engine does not answer") || st.State != swarm.NodeStateReady {
+			return fmt.Errorf("%s is %+v", h2.Name, st)
+		}
+		return nil
+	})
+	t.Logf("the managers know after %s", time.Since(began).Round(time.Millisecond))
+	testbed.Must(t, h1.Shoal(append([]string{"service", "create", "--name", "waits"}, append(here, testbed.WebV1)...)...))
+	testbed.Eventually(t, patience, func() error {
+		if all := strings.Join(history(t, h1, "waits", "{{.CurrentState}} {{.Error}}"), "\n"); missing(all, "Pending", "engine not answering on 1 node") != "" {
+			return errors.New(all)
+		}
+		return running(t, h1, "before", 1)()
+	})
+	create(t, h1, "--name", "other", "--replicas", "2", testbed.WebV1)
+	for _, task := range tasks(t, h1, "other") {
+		if task.NodeID == node().ID {
+			t.Errorf("a task was given to %s, whose engine is dead", h2.Name)
+		}
+	}
+
+	do(t, h2.StartEngine)
+	began = time.Now()
+	testbed.Eventually(t, patience, running(t, h1, "waits", 1))
+	t.Logf("it runs tasks again %s after its engine is back", time.Since(began).Round(time.Millisecond))
+	if st := node().Status; st.State != swarm.NodeStateReady || st.Message != "" {
+		t.Errorf("%s is %+v", h2.Name, st)
+	}
 }
 
 // discard removes a service and waits until nothing is left of it.

@@ -282,6 +282,41 @@ func TestSession(t *testing.T) {
 	r.eventually(t, "node back", nodeIs(swarm.NodeStateReady))
 }
 
+// TestEngineSilent: the managers learn that an engine does not answer, and again
+// that it does, once each.
+func TestEngineSilent(t *testing.T) {
+	r := newRig(t, nil)
+	background(t, r.server.Run)
+	h := Hello{Addr: "192.0.2.1", Description: swarm.NodeDescription{Hostname: "host"}}
+	r.client.Hello(h)
+	background(t, r.client.Run)
+	node := func() *api.Node { n, _ := r.store.View().Nodes.Get("n1"); return n }
+	for _, step := range []struct {
+		silent, gone string
+		state        swarm.NodeState
+	}{
+		{"", "", swarm.NodeStateReady},
+		{"does not answer", "", swarm.NodeStateReady},
+		{"", "is gone", swarm.NodeStateDown},
+		{"comes and goes", "", swarm.NodeStateReady},
+		{"", "", swarm.NodeStateReady},
+	} {
+		h.EngineSilent, h.EngineError = step.silent, step.gone
+		why := step.silent + step.gone
+		r.client.Hello(h)
+		r.eventually(t, "node "+why, func(*store.View) bool {
+			n := node()
+			return n.Status.State == step.state && n.Status.Message == why && n.NoEngine == (why != "")
+		})
+		version := node().Version
+		r.client.Hello(h)
+		r.client.Report([]api.TaskReport{{TaskID: "none"}})
+		if now := node().Version; now != version {
+			t.Errorf("to say %q twice was written twice", why)
+		}
+	}
+}
+
 // TestNewLeader ends the leader's term and begins another: the node comes back
 // by itself and repeats what it knows.
 func TestNewLeader(t *testing.T) {
