@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -711,6 +712,31 @@ func TestCallLeavesNothingBehind(t *testing.T) {
 		})
 	}
 }
+
+// TestAnswerCutOff: the session ends while the answer begins, which cuts it off.
+func TestAnswerCutOff(t *testing.T) {
+	var cs calls
+	session, end := context.WithCancel(t.Context())
+	c := &conn{nodeID: "n1", ctx: session, out: make(chan down)}
+	failed := make(chan error, 1)
+	go func() {
+		_, err := cs.do(t.Context(), c, "exec", nil, nil)
+		failed <- err
+	}()
+	asked := <-c.out
+	body := readerFunc(func([]byte) (int, error) {
+		end()
+		return 0, os.ErrDeadlineExceeded
+	})
+	cs.answer(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", body), "n1", asked.Call.ID)
+	if err := <-failed; !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "node n1: connection lost") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func refusal(text string) *answer {
 	return &answer{verdict: verdict{Error: text, Status: http.StatusNotFound}, closed: make(chan struct{})}
