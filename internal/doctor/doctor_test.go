@@ -106,8 +106,10 @@ func TestFindings(t *testing.T) {
 			f.Member.Nodes[2].NoEngine, f.Member.Nodes[2].Message = true, "Docker engine does not answer"
 		}, CheckNodes, Warn, "n3: is given no tasks: Docker engine does not answer"},
 		"node left": {func(f *Facts) { f.Member.Nodes[2] = Node{Name: "n3", Down: true, Left: true} }, CheckNodes, Warn, `"shoal node rm n3"`},
-		"drained for nothing": {func(f *Facts) { f.Member.Nodes[2].HoldsUp = []string{"web", "api"} }, CheckNodes, Warn,
-			`n3: is drained, and could run tasks that wait for a node: of web, api`},
+		"drained for nothing": {
+			func(f *Facts) { f.Member.Nodes[2].HoldsUp = []string{"web", "api"} }, CheckNodes, Warn,
+			`n3: is drained, and could run tasks that wait for a node: of web, api`,
+		},
 		"and what to do":   {func(f *Facts) { f.Member.Nodes[2].HoldsUp = []string{"web", "api"} }, CheckNodes, Warn, `"shoal node update --availability active n3"`},
 		"drain in the way": {func(f *Facts) { f.Member.Nodes[2].Staying = 2 }, CheckNodes, Warn, `"shoal node ps n3"`},
 		"many down": {func(f *Facts) {
