@@ -153,6 +153,23 @@ func TestGlobalConstraints(t *testing.T) {
 	})
 }
 
+// TestGlobalWithoutEngine: a node whose engine does not answer keeps its task, and
+// gets one when it answers.
+func TestGlobalWithoutEngine(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		w.setNode("n1", func(n *api.Node) { n.NoEngine = true })
+		w.create(0, "v1", global)
+		w.wait(time.Second)
+		w.expectRunning("n2:1 n3:1")
+		w.expectQuiet()
+		w.setNode("n2", func(n *api.Node) { n.NoEngine = true })
+		w.setNode("n1", func(n *api.Node) { n.NoEngine = false })
+		w.wait(time.Second)
+		w.expectRunning("n1:1 n2:1 n3:1")
+		w.expectQuiet()
+	})
+}
+
 // TestGlobalWaitsForItsNode: a node without room makes its task wait there, and
 // no other.
 func TestGlobalWaitsForItsNode(t *testing.T) {

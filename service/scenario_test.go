@@ -713,6 +713,73 @@ func TestNodeDownAndBack(t *testing.T) {
 	})
 }
 
+// TestNodeWithoutEngine: a node whose engine does not answer keeps what it has, and
+// is given nothing until it does.
+func TestNodeWithoutEngine(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		away := func(id string, yes bool) {
+			w.setNode(id, func(n *api.Node) { n.NoEngine, n.Status.Message = yes, "Docker engine does not answer" })
+		}
+		on := func(id string) int {
+			return len(w.tasks(func(t *api.Task) bool { return t.NodeID == id && (&task{Task: t}).wanted() }))
+		}
+		w.create(2, "v1")
+		w.wait(time.Second)
+		before := w.running()
+		away("n1", true)
+		w.wait(time.Minute)
+		w.expectRunning(before)
+		w.expectQuiet()
+
+		w.scale(6)
+		w.wait(time.Second)
+		if a, b := on("n1"), on("n2"); a != 1 || b != 5 {
+			t.Fatalf("%d tasks are on n1 and %d on n2%s", a, b, w.dump())
+		}
+		w.scale(2)
+		w.wait(5 * time.Second)
+		away("n2", true)
+		w.scale(3)
+		w.wait(time.Minute)
+		waits := w.tasks(func(t *api.Task) bool { return t.NodeID == "" })
+		if len(waits) != 1 || waits[0].Status.Err != "no suitable node (engine not answering on 2 nodes)" {
+			t.Fatalf("no task waits for an engine%s", w.dump())
+		}
+		w.expectQuiet()
+		away("n1", false)
+		w.wait(2 * time.Second)
+		w.expectRunning("1:1 2:1 3:1")
+
+		// A node that is drained waits for an engine that is about to come back, and
+		// not for one that is gone.
+		w.scale(1)
+		w.wait(5 * time.Second)
+		home, other := w.tasks(isRunning)[0].NodeID, "n1"
+		if home == other {
+			other = "n2"
+		}
+		away(home, false)
+		away(other, true)
+		w.setNode(home, func(n *api.Node) { n.Spec.Availability = swarm.NodeAvailabilityDrain })
+		w.wait(10 * time.Second)
+		w.expectRunning("1:1")
+		away(other, false)
+		w.wait(5 * time.Second)
+		w.expectRunning("1:1")
+		if on(other) != 1 {
+			t.Fatalf("it did not move%s", w.dump())
+		}
+		away(home, true)
+		w.setNode(home, func(n *api.Node) { n.Spec.Availability = swarm.NodeAvailabilityActive })
+		w.setNode(other, func(n *api.Node) { n.Spec.Availability = swarm.NodeAvailabilityDrain })
+		w.wait(10 * time.Second)
+		w.expectRunning("1:1")
+		w.setNode(home, func(n *api.Node) { n.Status.State = swarm.NodeStateDown })
+		w.wait(5 * time.Second)
+		w.expectRunning("")
+	})
+}
+
 func TestRemovedNode(t *testing.T) {
 	inWorld(t, 2, func(w *world) {
 		w.create(2, "v1")

@@ -166,8 +166,11 @@ type Node struct {
 	Description swarm.NodeDescription
 	Status      swarm.NodeStatus // changed by SetStatus alone
 	DownSince   time.Time        `json:",omitzero"` // zero while it is not DOWN
-	Addr        string           // host:port of its one TLS port
-	DataPath    string           // address that tunnels to it end at
+	// NoEngine is set while its engine does not answer, which Status.Message is about
+	// then: it keeps its tasks, and is given no others.
+	NoEngine bool   `json:",omitempty"`
+	Addr     string // host:port of its one TLS port
+	DataPath string // address that tunnels to it end at
 	// WireGuard is its end of encrypted networks, and WireGuardSince is when it
 	// took the key that it uses.
 	WireGuard      WireGuard `json:",omitzero"`

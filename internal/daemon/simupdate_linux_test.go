@@ -38,6 +38,13 @@ var updateFaults = append(slices.DeleteFunc(slices.Clone(simFaults), func(f simF
 			n.engine.Back()
 		})
 	}},
+	simFault{"engine away", 8, func(w *simWorld) string { // its containers run on
+		return w.onWorker(func(n *simWorker, d time.Duration) {
+			n.engine.Away()
+			_ = n.w.sleep(context.Background(), d)
+			n.engine.Back()
+		})
+	}},
 	simFault{"a container dies", 20, func(w *simWorld) string {
 		n := w.workers[w.rng.IntN(len(w.workers))]
 		ids := slices.Sorted(maps.Keys(n.engine.running()))
