@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+	"github.com/hashicorp/raft"
 )
 
 // TestRecoverAlone gives up two of three, which then come back: they are a
@@ -152,6 +153,30 @@ func TestNothingLegibleOnDisk(t *testing.T) {
 	})
 	if err != nil || files < 2 {
 		t.Fatalf("%d files, %v", files, err)
+	}
+}
+
+// TestSnapshotIsOvertaken: a snapshot that takes longer than the next does not
+// come after it.
+func TestSnapshotIsOvertaken(t *testing.T) {
+	s := &snapshotStore{dir: t.TempDir(), key: testKey("n1"), retain: 9}
+	create := func(index uint64) raft.SnapshotSink {
+		t.Helper()
+		k, err := s.Create(1, index, 1, raft.Configuration{}, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	own, sent := create(5), create(9)
+	if err := sent.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := own.Close(); err == nil || !strings.Contains(err.Error(), "entry 5 comes too late: there is one at entry 9") {
+		t.Fatalf("an older snapshot was finished: %v", err)
+	}
+	if left, err := os.ReadDir(s.dir); err != nil || len(left) != 1 {
+		t.Fatalf("%v, %v", left, err)
 	}
 }
 
