@@ -12,8 +12,8 @@ type Config struct {
 	DataDir    string
 	Socket     string
 	DockerHost string
-	APIAddr    string // host:port to serve the API on over the network; may be empty
-	DataPlane  string // auto, nft or proxy
-	LogLevel   string // debug, info, warn or error
+	APIAddr    string     // host:port to serve the API on over the network; may be empty
+	DataPlane  string     // auto, nft or proxy
+	LogLevel   string     // debug, info, warn or error
 	Build      build.Info // what GET /version says
 }
