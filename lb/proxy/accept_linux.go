@@ -12,6 +12,8 @@ import (
 const (
 	// acceptPause is how long a loop that can not accept waits for others' ends.
 	acceptPause = 50 * time.Millisecond
+	// sayEvery is how often it is said at most that clients of a port wait.
+	sayEvery = time.Minute
 	// acceptBatch is how many clients a loop takes before it looks after the others.
 	acceptBatch = 4
 )
@@ -45,7 +47,6 @@ func (l listener) ready(uint32) {
 		case err != nil:
 			continue // the client is gone already
 		}
-		l.port.crowded = false
 		to := l.port.plane.loops.forClient(l.loop)
 		to.load.Add(1)
 		if to == l.loop {
@@ -80,8 +81,8 @@ type paused struct {
 // pause has the clients of a port wait: descriptors have run out, most likely,
 // and those that are open have to end.
 func (l *loop) pause(p *tcpPort, err error) {
-	if !p.crowded {
-		p.crowded = true
+	if time.Since(p.said) > sayEvery {
+		p.said = time.Now()
 		l.log.Warn("can not accept connections now; clients wait", zap.Uint16("port", p.number), zap.Error(err))
 	}
 	l.unwatch(p.socket)

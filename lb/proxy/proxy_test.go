@@ -114,11 +114,16 @@ func all(lb.Port) bool { return true }
 func start(t *testing.T, serve func(lb.Port) bool) *Plane {
 	t.Helper()
 	p := New(zaptest.NewLogger(t), serve)
+	runPlane(t, p)
+	return p
+}
+
+func runPlane(t *testing.T, p *Plane) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = p.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return p
 }
 
 func dial(t *testing.T, port uint16) *net.TCPConn {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"time"
 
 	"shoal/lb"
 )
@@ -9,11 +10,11 @@ import (
 // tcpPort is one open TCP port.
 type tcpPort struct {
 	backends
-	plane   *Plane
-	number  uint16
-	socket  int
-	home    *loop // that accepts here
-	crowded bool  // it was said that clients have to wait; home's alone
+	plane  *Plane
+	number uint16
+	socket int
+	home   *loop     // that accepts here
+	said   time.Time // that clients have to wait; home's alone
 }
 
 func (p *Plane) openTCP(port lb.Port, from netip.Addr) (server, error) {
