@@ -18,6 +18,7 @@ type conn struct {
 	task     end
 	up, down stream   // to the task, to the client
 	dial     *dialing // while there is no task yet
+	busy     bool     // among the loop's
 }
 
 // end is one of the two sockets.
@@ -104,7 +105,10 @@ func (c *conn) carry() {
 			return
 		}
 	}
-	c.loop.busy = append(c.loop.busy, c)
+	if !c.busy {
+		c.busy = true
+		c.loop.busy = append(c.loop.busy, c)
+	}
 }
 
 // done tells whether both directions have ended.

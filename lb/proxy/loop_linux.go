@@ -103,6 +103,7 @@ func (l *loop) continueBusy() {
 	busy := l.busy
 	l.busy = nil
 	for _, c := range busy {
+		c.busy = false
 		if _, open := l.conns[c]; open {
 			c.carry()
 		}

@@ -42,7 +42,7 @@ func (g *loops) forPort() *loop {
 
 // slack is how many connections more than another a loop may have. Less is not
 // worth the way to it.
-const slack = 4
+const slack = 1
 
 // forClient gives the loop that is to serve a client that one has accepted: that
 // one, unless another has clearly less to do.

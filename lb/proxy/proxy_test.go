@@ -279,7 +279,7 @@ func TestEnds(t *testing.T) {
 }
 
 // TestShutdown: the end of the plane ends every connection, also those of a port
-// that was closed before; one that is just being accepted then comes too late.
+// that was closed before.
 func TestShutdown(t *testing.T) {
 	target, published := free(t), free(t)
 	startTask(t, "127.0.5.1", int(target), echo("a"))

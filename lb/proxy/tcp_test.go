@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest"
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 )
@@ -469,4 +471,40 @@ func TestShared(t *testing.T) {
 			t.Errorf("a loop has %d connections, and says that it has %d", len(l.conns), l.load.Load())
 		}
 	})
+}
+
+// TestShutdownAmongClients: no connection outlives the plane, however it stood
+// when that ended.
+func TestShutdownAmongClients(t *testing.T) {
+	target, published := free(t), free(t)
+	startTask(t, "127.0.15.1", int(target), echo("a"))
+	p := New(zaptest.NewLogger(t), all)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = p.Run(ctx) }()
+	set(t, p, state("tcp", published, target, false, "127.0.15.1"))
+	var (
+		clients sync.WaitGroup
+		served  atomic.Int32
+	)
+	for range 8 {
+		clients.Go(func() {
+			for {
+				c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", published))
+				if err != nil {
+					return // the port is closed
+				}
+				defer c.Close() // it stays open for as long as the plane lets it
+				if _, err := c.Read(make([]byte, 1)); err != nil {
+					return
+				}
+				clients.Go(func() { _, _ = io.Copy(io.Discard, c) })
+				served.Add(1)
+			}
+		})
+	}
+	eventually(t, "clients are served", func() bool { return served.Load() > 100 })
+	cancel()
+	<-done
+	clients.Wait()
 }
