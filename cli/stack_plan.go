@@ -164,9 +164,23 @@ func (p *plan) configs(stack *compose.Stack, has parts) {
 }
 
 func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has parts, secrets, configs map[string]string, prune bool) error {
+	// In the order of a deployment: what one service gives up, another may take.
+	d.passPorts()
+	order, err := d.stack.Order()
+	if err != nil {
+		return err
+	}
+	pruned := func(name string) bool { return prune && !d.stack.Has(name) }
 	var wishes []api.Wish
+	for _, service := range has.services {
+		if pruned(service.Spec.Name) {
+			wishes = append(wishes, api.Wish{ID: service.ID, Remove: true})
+		}
+	}
+	removed := len(wishes)
 	var asked []int
-	for _, service := range d.stack.Services {
+	moving := map[int]swarm.ServiceSpec{} // what may not stay where it is
+	for _, service := range order {
 		spec := service.Spec
 		had, exists := d.had[spec.Name]
 		// What is not there yet has no ID; the preview looks at the rest.
@@ -184,6 +198,9 @@ func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has 
 				case c.Action == doNothing:
 					c.Action = doChange
 				}
+				if diff.Moves() {
+					moving[len(p.Changes)] = had.Spec
+				}
 				c.Differences = append(c.Differences, diff.String())
 			}
 		case d.resolve != "never":
@@ -199,26 +216,40 @@ func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has 
 		p.Changes = append(p.Changes, c)
 	}
 	for _, service := range has.services {
-		if slices.ContainsFunc(d.stack.Services, func(s compose.Service) bool { return s.Spec.Name == service.Spec.Name }) {
-			continue
-		}
-		if prune {
+		switch {
+		case pruned(service.Spec.Name):
 			p.add("service", service.Spec.Name, doRemove)
-		} else {
+		case d.stack.Has(service.Spec.Name):
+		default:
 			p.add("service", service.Spec.Name, doNothing, "not in the file: --prune removes it")
 		}
 	}
-	if len(wishes) == 0 {
+	if len(asked) == 0 {
 		return nil
 	}
 	var previews []api.Preview
 	if err := s.ask(ctx, http.MethodPost, "/shoal/preview", wishes, &previews); err != nil {
 		return err
 	}
-	for i := range previews {
-		p.Changes[asked[i]].Preview = &previews[i]
+	if len(previews) != len(wishes) {
+		return fmt.Errorf("asked about %d services, and was told of %d", len(wishes), len(previews))
+	}
+	for i, preview := range previews[removed:] {
+		c := &p.Changes[asked[i]]
+		c.Preview = &preview
+		if had, ok := moving[asked[i]]; ok && c.Action == doChange && moves(had.Mode, wishes[removed+i].Spec.Mode, preview) {
+			c.Action = doReplace
+		}
 	}
 	return nil
+}
+
+// moves tells whether tasks are replaced that may not stay where they are. More replicas make new tasks as well.
+func moves(had, want swarm.ServiceMode, p api.Preview) bool {
+	if had.Replicated == nil || want.Replicated == nil {
+		return len(p.Nodes) > 0
+	}
+	return p.Kept < min(api.Replicas(had), api.Replicas(want))
 }
 
 // point puts IDs in the place of names, and takes out what is not there yet, of which it gives the names.

@@ -600,7 +600,7 @@ func TestRaftOverThePort(t *testing.T) {
 			if err := <-done; err != nil {
 				t.Errorf("%s: %v", id, err)
 			}
-			if took := time.Since(begin); took > 3*time.Second {
+			if took := time.Since(begin); took > 15*time.Second {
 				t.Errorf("%s took %s to stop", id, took)
 			}
 		})}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -66,18 +67,22 @@ func (r *Raft) alone() raft.Configuration {
 type fence struct {
 	raft.Transport
 	raft.WithPreVote
-	store *boltlog.Store
-	rpcs  chan raft.RPC
-	// sent has the last entries of all snapshots that came.
-	sent sync.Map
+	store     *boltlog.Store
+	snapshots *snapshotStore
+	rpcs      chan raft.RPC
+
+	mu sync.Mutex
+	// sent has the last entries of the two snapshots that came last: raft is at
+	// one while the other waits.
+	sent [2]uint64
 }
 
-func newFence(t raft.Transport, store *boltlog.Store) (*fence, error) {
+func newFence(t raft.Transport, store *boltlog.Store, snapshots *snapshotStore) (*fence, error) {
 	pre, ok := t.(raft.WithPreVote)
 	if !ok {
 		return nil, fmt.Errorf("raft transport %T knows no pre-votes: %w", t, errdefs.ErrInternal)
 	}
-	return &fence{Transport: t, WithPreVote: pre, store: store, rpcs: make(chan raft.RPC)}, nil
+	return &fence{Transport: t, WithPreVote: pre, store: store, snapshots: snapshots, rpcs: make(chan raft.RPC)}, nil
 }
 
 // run passes on what may be heard, until stop.
@@ -91,8 +96,18 @@ func (f *fence) run(stop <-chan struct{}) {
 				rpc.Respond(nil, err)
 				continue
 			}
-			if c, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
-				f.sent.Store(c.LastLogIndex, true)
+			switch c := rpc.Command.(type) {
+			case *raft.InstallSnapshotRequest:
+				f.mu.Lock()
+				f.sent = [2]uint64{f.sent[1], c.LastLogIndex}
+				f.mu.Unlock()
+			case *raft.AppendEntriesRequest:
+				rest, err := behindSnapshot(c, f.store, f.snapshots)
+				if err != nil {
+					rpc.Respond(nil, err)
+					continue
+				}
+				rpc.Command = rest
 			}
 			select {
 			case f.rpcs <- rpc:
@@ -101,6 +116,14 @@ func (f *fence) run(stop <-chan struct{}) {
 			}
 		}
 	}
+}
+
+// sends tells whether a snapshot that raft is at, and that ends at this entry, is
+// a leader's. One that raft takes itself may end there as well.
+func (f *fence) sends(index uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.sent[:], index)
 }
 
 // Consumer is raft's.
@@ -124,6 +147,11 @@ func (f *fence) check(rpc raft.RPC) error {
 	switch c := rpc.Command.(type) {
 	case *raft.AppendEntriesRequest:
 		theirs = c.Term
+		for _, e := range c.Entries {
+			if e.Type == inSnapshot { // its log was replaced while it read it
+				return fmt.Errorf("entry %d was sent without what is in it", e.Index)
+			}
+		}
 	case *raft.InstallSnapshotRequest:
 		theirs = c.Term
 	case *raft.RequestVoteRequest:

@@ -35,7 +35,7 @@ func (r *Raft) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("open raft transport: %w", err), store.Close())
 	}
-	fenced, err := newFence(transport, store)
+	fenced, err := newFence(transport, store, snapshots)
 	if err != nil {
 		return errors.Join(err, closeTransport(transport), store.Close())
 	}
@@ -43,8 +43,7 @@ func (r *Raft) Run(ctx context.Context) error {
 	var running atomic.Pointer[raft.Raft]
 	snapshots.past = func(index uint64) bool {
 		h := running.Load()
-		_, sent := fenced.sent.Load(index)
-		return h != nil && sent && h.AppliedIndex() > index
+		return h != nil && fenced.sends(index) && h.AppliedIndex() > index
 	}
 	notify, observed := make(chan bool), make(chan raft.Observation)
 	stop := make(chan struct{})

@@ -1,8 +1,11 @@
 package cluster
 
 import (
+	"bytes"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -14,58 +17,41 @@ import (
 func TestInstalledSnapshotKeepsWhatFollows(t *testing.T) {
 	for _, c := range []struct {
 		name        string
-		term        uint64 // of the log's entries; the snapshot's is 2
+		begin       uint64 // of the log, which goes to 10
+		term        uint64 // of its entries; the snapshot's is 2
 		snapshot    uint64 // 0: none
 		low, high   uint64
 		first, last uint64 // left
 		startsAgain bool
 	}{
-		{"same history", 2, 6, 1, 10, 6, 10, false},
-		{"another history", 1, 6, 1, 10, 0, 0, true},
-		{"nothing follows", 2, 10, 1, 10, 0, 0, false},
-		{"the log was far behind", 2, 20, 1, 10, 0, 0, false},
-		{"compaction", 2, 6, 1, 4, 5, 10, false},
-		{"the end is overruled", 2, 6, 7, 10, 1, 6, false},
-		{"no snapshot", 2, 0, 1, 10, 0, 0, false},
+		{"same history", 1, 2, 6, 1, 10, 6, 10, false},
+		{"all of it follows", 7, 2, 6, 6, 10, 7, 10, false},
+		{"another history", 1, 1, 6, 1, 10, 0, 0, true},
+		{"nothing follows", 1, 2, 10, 1, 10, 0, 0, false},
+		{"the log was far behind", 1, 2, 20, 1, 10, 0, 0, false},
+		{"compaction", 1, 2, 6, 1, 4, 5, 10, false},
+		{"the end is overruled", 1, 2, 6, 7, 10, 1, 6, false},
+		{"all that follows is overruled", 7, 2, 6, 7, 10, 0, 0, false},
+		{"no snapshot", 1, 2, 0, 1, 10, 0, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := t.TempDir()
-			path := filepath.Join(dir, "raft.db")
-			if err := boltlog.Create(path, testKey("n1"), nil); err != nil {
-				t.Fatal(err)
-			}
-			store, err := boltlog.Open(path, testKey("n1"), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer store.Close()
-			for i := range uint64(10) {
-				if err := store.StoreLog(&raft.Log{Index: i + 1, Term: c.term}); err != nil {
-					t.Fatal(err)
-				}
-			}
-			snapshots := &snapshotStore{dir: filepath.Join(dir, "snapshots"), key: testKey("n1"), retain: 1}
-			if err := snapshots.open(); err != nil {
-				t.Fatal(err)
-			}
+			store, snapshots := testStores(t)
+			storeEntries(t, store, c.begin, 10, c.term)
 			if c.snapshot > 0 {
-				sink, err := snapshots.Create(1, c.snapshot, 2, raft.Configuration{}, 1, nil)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := sink.Close(); err != nil {
-					t.Fatal(err)
-				}
+				takeSnapshot(t, snapshots, c.snapshot)
 			}
 			var failed error
 			ending := make(chan struct{})
 			close(ending)
 			l := raftLog{store, snapshots, func(err error) { failed = err }, ending}
+			if first, _ := l.FirstIndex(); c.begin == c.snapshot+1 && c.begin > 1 && first != c.snapshot {
+				t.Errorf("the log begins with entry %d", first)
+			}
 			if err := l.DeleteRange(c.low, c.high); err != nil {
 				t.Fatal(err)
 			}
-			first, _ := l.FirstIndex()
-			last, _ := l.LastIndex()
+			first, _ := store.FirstIndex()
+			last, _ := store.LastIndex()
 			if first != c.first || last != c.last {
 				t.Errorf("entries %d to %d are left, want %d to %d", first, last, c.first, c.last)
 			}
@@ -73,5 +59,142 @@ func TestInstalledSnapshotKeepsWhatFollows(t *testing.T) {
 				t.Errorf("asked to start again: %v", failed)
 			}
 		})
+	}
+}
+
+// TestFollowerGoesOnBehindItsSnapshot: a follower that has a snapshot, and entries
+// right behind it, is sent entries from there or from further back: the same again,
+// as the leader has missed an answer, or others by the next leader.
+func TestFollowerGoesOnBehindItsSnapshot(t *testing.T) {
+	dir := t.TempDir()
+	everybody := raft.Configuration{}
+	for _, id := range []string{"n1", "n2", "n3"} {
+		everybody.Servers = append(everybody.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+	}
+	var content bytes.Buffer
+	if _, err := (ledgerSnapshot{"in the snapshot"}).WriteTo(&content); err != nil {
+		t.Fatal(err)
+	}
+	_, leader := raft.NewInmemTransportWithTimeout("leader", time.Minute)
+	begin := func(start Start) *member {
+		cfg := singleConfig(dir, start)
+		cfg.ElectionTimeout = time.Hour // it leads whom it is told to
+		_, transport := raft.NewInmemTransport("n1")
+		cfg.Transport = func() (raft.Transport, error) { return transport, nil }
+		leader.Connect("n1", transport)
+		return startMember(t, cfg)
+	}
+	from := func(id string) raft.RPCHeader {
+		return raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(id)}
+	}
+	install := func(id string, term uint64) {
+		t.Helper()
+		var resp raft.InstallSnapshotResponse
+		err := leader.InstallSnapshot("n1", "n1", &raft.InstallSnapshotRequest{
+			RPCHeader: from(id), SnapshotVersion: raft.SnapshotVersionMax, Term: term, LastLogIndex: 10, LastLogTerm: 2,
+			Configuration: raft.EncodeConfiguration(everybody), ConfigurationIndex: 1, Size: int64(content.Len()),
+		}, &resp, bytes.NewReader(content.Bytes()))
+		if err != nil || !resp.Success {
+			t.Fatalf("%s sends its snapshot: %+v, %v", id, resp, err)
+		}
+	}
+	appendTo := func(id string, term, prev, prevTerm, commit uint64, entries ...string) {
+		t.Helper()
+		req := &raft.AppendEntriesRequest{RPCHeader: from(id), Term: term, PrevLogEntry: prev, PrevLogTerm: prevTerm, LeaderCommitIndex: commit}
+		for i, e := range entries {
+			req.Entries = append(req.Entries, &raft.Log{Index: prev + 1 + uint64(i), Term: term, Type: raft.LogCommand, Data: []byte(e)})
+		}
+		var resp raft.AppendEntriesResponse
+		if err := leader.AppendEntries("n1", "n1", req, &resp); err != nil || !resp.Success {
+			t.Fatalf("%s sends %q behind entry %d: %+v, %v", id, entries, prev, resp, err)
+		}
+	}
+
+	m := begin(Join)
+	install("n2", 2)
+	for range 2 {
+		appendTo("n2", 2, 10, 2, 10, "a2", "b2", "c2")
+	}
+	install("n2", 2) // again, and late
+	appendTo("n2", 2, 7, 2, 7, "of the snapshot")
+	appendTo("n2", 2, 8, 2, 10, "of the snapshot", "too", "a2", "b2")
+	appendTo("n2", 2, 13, 2, 10, "d2")
+	appendTo("n3", 3, 10, 2, 10, "a3", "b3") // nobody else has heard of n2's
+	appendTo("n3", 3, 12, 3, 11)
+	m.stop(t)
+
+	m = begin(Restart)
+	appendTo("n2", 4, 9, 2, 10)
+	appendTo("n2", 4, 10, 2, 10)
+	appendTo("n2", 4, 11, 3, 11, "b4")
+	appendTo("n2", 4, 12, 4, 12)
+	want := []string{"in the snapshot", "a3", "b4"}
+	eventually(t, "it has what was committed", func() bool { return slices.Equal(m.machine.all(), want) })
+	m.stop(t)
+}
+
+// TestSnapshotsLastEntryIsNotSent: that the log begins with it is said to raft so
+// that it has something to compare with.
+func TestSnapshotsLastEntryIsNotSent(t *testing.T) {
+	store, snapshots := testStores(t)
+	storeEntries(t, store, 7, 9, 2)
+	takeSnapshot(t, snapshots, 6)
+	l := raftLog{Store: store, snapshots: snapshots}
+	var first raft.Log
+	if err := l.GetLog(6, &first); err != nil || first.Index != 6 || first.Term != 2 {
+		t.Fatalf("the entry before the log: %+v, %v", first, err)
+	}
+	f := &fence{store: store}
+	for _, c := range []struct {
+		name    string
+		entries []*raft.Log
+		refused bool
+	}{
+		{"none", nil, false},
+		{"real ones", []*raft.Log{{Index: 1, Type: raft.LogNoop}, {Index: 2, Type: raft.LogCommand}}, false},
+		{"the snapshot's last", []*raft.Log{{Index: 5, Type: raft.LogCommand}, &first}, true},
+	} {
+		if err := f.check(raft.RPC{Command: &raft.AppendEntriesRequest{Term: 2, Entries: c.entries}}); (err != nil) != c.refused {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+func testStores(t *testing.T) (*boltlog.Store, *snapshotStore) {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "raft.db")
+	if err := boltlog.Create(path, testKey("n1"), nil); err != nil {
+		t.Fatal(err)
+	}
+	store, err := boltlog.Open(path, testKey("n1"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	snapshots := &snapshotStore{dir: filepath.Join(dir, "snapshots"), key: testKey("n1"), retain: 1}
+	if err := snapshots.open(); err != nil {
+		t.Fatal(err)
+	}
+	return store, snapshots
+}
+
+func storeEntries(t *testing.T, store *boltlog.Store, first, last, term uint64) {
+	t.Helper()
+	for i := first; i <= last; i++ {
+		if err := store.StoreLog(&raft.Log{Index: i, Term: term}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func takeSnapshot(t *testing.T, snapshots *snapshotStore, index uint64) {
+	t.Helper()
+	sink, err := snapshots.Create(1, index, 2, raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

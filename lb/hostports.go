@@ -3,8 +3,6 @@ package lb
 import (
 	"net/netip"
 
-	"github.com/docker/docker/api/types/swarm"
-
 	"shoal/internal/api"
 )
 
@@ -13,21 +11,17 @@ import (
 // own bridges, and a task on none of our networks is left to it.
 func hostPorts(state *api.NodeState, e *api.Endpoint) (out []Port) {
 	for _, b := range e.Backends {
-		a := state.Tasks[b.TaskID]
-		if a == nil || a.Revision == nil || a.Revision.Spec.EndpointSpec == nil {
+		if state.Tasks[b.TaskID] == nil {
 			continue // another node's
 		}
 		at, ok := front(b.Networks, state.Networks)
 		if !ok {
 			continue
 		}
-		for _, p := range a.Revision.Spec.EndpointSpec.Ports {
-			if p.PublishMode != swarm.PortConfigPublishModeHost {
-				continue
-			}
+		for _, p := range b.Ports {
 			out = append(out, Port{
-				Protocol: string(p.Protocol), Published: uint16(p.PublishedPort), Target: uint16(p.TargetPort),
-				Backends: []netip.Addr{at.Addr.Addr()}, ProxyProtocol: e.ProxyProtocol && p.Protocol == swarm.PortConfigProtocolTCP,
+				Protocol: p.Protocol, Published: p.Published, Target: p.Target,
+				Backends: []netip.Addr{at.Addr.Addr()}, ProxyProtocol: e.ProxyProtocol && p.Protocol == "tcp",
 			})
 		}
 	}

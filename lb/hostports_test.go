@@ -5,36 +5,30 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/docker/docker/api/types/swarm"
-
 	"shoal/internal/api"
 )
 
 // ownTask gives a node a task that publishes a port in host mode, and serves.
-func ownTask(s *api.NodeState, published uint32, at ...api.Attachment) {
-	a := &api.Assignment{Task: &api.Task{Meta: api.Meta{ID: "own"}, NodeID: "n1", Networks: at}, Revision: &api.Revision{}}
-	a.Revision.Spec.EndpointSpec = &swarm.EndpointSpec{Ports: []swarm.PortConfig{
-		{Protocol: "tcp", TargetPort: 80, PublishedPort: published, PublishMode: swarm.PortConfigPublishModeHost},
-		{Protocol: "tcp", TargetPort: 81, PublishedPort: published + 1, PublishMode: swarm.PortConfigPublishModeIngress},
-	}}
-	s.Tasks = map[string]*api.Assignment{"own": a}
+func ownTask(s *api.NodeState, published uint16, at ...api.Attachment) {
+	ports := []api.Port{{Protocol: "tcp", Target: 80, Published: published}}
+	s.Tasks = map[string]*api.Assignment{"own": {Task: &api.Task{Meta: api.Meta{ID: "own"}, NodeID: "n1", Networks: at}, Revision: &api.Revision{}}}
 	s.Endpoints["own"] = &api.Endpoint{ServiceID: "own", Backends: []api.Backend{
-		{TaskID: "another", NodeID: "n2", Networks: []api.Attachment{attach("web", "10.0.1.99/24")}},
-		{TaskID: "own", NodeID: "n1", Networks: at},
+		{TaskID: "another", NodeID: "n2", Networks: []api.Attachment{attach("web", "10.0.1.99/24")}, Ports: ports},
+		{TaskID: "own", NodeID: "n1", Networks: at, Ports: ports},
 	}}
 }
 
 func TestHostPorts(t *testing.T) {
 	web, shut := attach("web", "10.0.1.8/24"), attach("shut", "10.0.2.8/24")
 	for name, c := range map[string]struct {
-		published uint32
+		published uint16
 		at        []api.Attachment
 		change    func(*api.NodeState)
 		want      []string
 	}{
 		"served":        {7000, []api.Attachment{web}, nil, []string{"tcp 7000 -> [10.0.1.8] 80"}},
 		"not serving":   {7000, []api.Attachment{web}, func(s *api.NodeState) { s.Endpoints["own"].Backends = s.Endpoints["own"].Backends[:1] }, nil},
-		"no number":     {0, []api.Attachment{web}, nil, nil},
+		"not said yet":  {0, []api.Attachment{web}, nil, nil},
 		"internal":      {7000, []api.Attachment{shut}, nil, nil},
 		"past internal": {7000, []api.Attachment{shut, web}, nil, []string{"tcp 7000 -> [10.0.1.8] 80"}},
 		"told of clients": {

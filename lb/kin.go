@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/docker/docker/api/types/swarm"
-
 	"shoal/internal/api"
 )
 
@@ -20,16 +18,15 @@ type Kin struct {
 
 // kin are those of a service's tasks.
 func kin(state *api.NodeState, e *api.Endpoint, ingress string) (out []Kin) {
-	mesh := slices.ContainsFunc(e.Ports, func(p api.Port) bool { return p.Protocol == "udp" })
 	for _, b := range e.Backends {
-		if mesh {
+		if anyUDP(e.Ports) {
 			for _, at := range b.Networks {
 				if at.NetworkID == ingress {
 					out = appendKin(out, b, at)
 				}
 			}
 		}
-		if a := state.Tasks[b.TaskID]; a != nil && publishesUDP(a) {
+		if state.Tasks[b.TaskID] != nil && anyUDP(b.Ports) {
 			if at, ok := front(b.Networks, state.Networks); ok {
 				out = appendKin(out, b, at)
 			}
@@ -38,10 +35,8 @@ func kin(state *api.NodeState, e *api.Endpoint, ingress string) (out []Kin) {
 	return out
 }
 
-func publishesUDP(a *api.Assignment) bool {
-	return a.Revision != nil && a.Revision.Spec.EndpointSpec != nil && slices.ContainsFunc(a.Revision.Spec.EndpointSpec.Ports, func(p swarm.PortConfig) bool {
-		return p.PublishMode == swarm.PortConfigPublishModeHost && p.Protocol == swarm.PortConfigProtocolUDP
-	})
+func anyUDP(ports []api.Port) bool {
+	return slices.ContainsFunc(ports, func(p api.Port) bool { return p.Protocol == "udp" })
 }
 
 // appendKin adds who shares one of a task's other networks than to.

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/docker/docker/api/types/swarm"
-
 	"shoal/internal/api"
 )
 
@@ -30,7 +28,7 @@ func TestKin(t *testing.T) {
 	if all := got(s); len(all) != 0 {
 		t.Errorf("TCP in host mode: %v", all)
 	}
-	s.Tasks["own"].Revision.Spec.EndpointSpec.Ports[0].Protocol = swarm.PortConfigProtocolUDP
+	s.Endpoints["own"].Backends[1].Ports[0].Protocol = "udp"
 	if all := got(s); !slices.Equal(all, []string{"10.0.7.0/24 10.0.1.20"}) {
 		t.Errorf("UDP in host mode: %v", all)
 	}

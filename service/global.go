@@ -55,9 +55,11 @@ func (h homes) each(yield func(*api.Node) bool) {
 	}
 }
 
-// take tells whether a node takes tasks that are new to it. A paused one only
-// keeps what it has.
-func (homes) take(n *api.Node) bool { return n.Spec.Availability == swarm.NodeAvailabilityActive }
+// take tells whether a node takes tasks that are new to it. A paused one, and one
+// without an engine, only keeps what it has.
+func (homes) take(n *api.Node) bool {
+	return n.Spec.Availability == swarm.NodeAvailabilityActive && !n.NoEngine
+}
 
 // leave stops what is on nodes that are none of the service's any more. With a
 // node that left the cluster goes its history.

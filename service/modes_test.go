@@ -142,6 +142,31 @@ func TestGlobalConstraints(t *testing.T) {
 		w.wait(10 * time.Second)
 		w.expectRunning("n1:2 n3:2")
 		w.expectQuiet()
+		stays := w.tasks(isRunning)[1].ID
+		w.change("v2", constrained("node.hostname!=n1"))
+		w.wait(10 * time.Second)
+		w.expectRunning("n2:3 n3:3")
+		if now := w.tasks(isRunning)[1].ID; now != stays {
+			t.Errorf("the task on n3 was replaced%s", w.dump())
+		}
+		w.expectQuiet()
+	})
+}
+
+// TestGlobalWithoutEngine: a node whose engine does not answer keeps its task, and
+// gets one when it answers.
+func TestGlobalWithoutEngine(t *testing.T) {
+	inWorld(t, 3, func(w *world) {
+		w.setNode("n1", func(n *api.Node) { n.NoEngine = true })
+		w.create(0, "v1", global)
+		w.wait(time.Second)
+		w.expectRunning("n2:1 n3:1")
+		w.expectQuiet()
+		w.setNode("n2", func(n *api.Node) { n.NoEngine = true })
+		w.setNode("n1", func(n *api.Node) { n.NoEngine = false })
+		w.wait(time.Second)
+		w.expectRunning("n1:1 n2:1 n3:1")
+		w.expectQuiet()
 	})
 }
 

@@ -16,7 +16,7 @@ type input struct {
 	tasks     []*api.Task
 	revisions map[string]*api.Revision // of the service, by ID
 	node      func(id string) *api.Node
-	nodes     func(yield func(*api.Node) bool) // all of them; only global services look
+	nodes     func(yield func(*api.Node) bool) // all of them: for what can not do without a look at each
 	// runningSince tells when a task was first seen running, also of one that
 	// has ended since; zero if it never was.
 	runningSince func(taskID string) time.Time
@@ -94,6 +94,7 @@ func plan(in *input) *planner {
 		p.dropRevisions()
 		return p
 	}
+	p.adopt()
 	p.evict()
 	switch mode := p.service.Spec.Mode; {
 	case p.service.Settings().Stopped:

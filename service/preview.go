@@ -13,9 +13,19 @@ import (
 // previewMost bounds how many tasks of one service are placed for a preview.
 const previewMost = 10_000
 
+// Kept says which tasks of a service go on when it is changed.
+type Kept int
+
+// All tasks go on, none, or those whose node the constraints still allow.
+const (
+	KeptNowhere Kept = iota
+	KeptWhereAllowed
+	KeptEverywhere
+)
+
 // Preview places the tasks of services that are not there yet, or not yet so, one service after the other, as if all
-// that they replace had ended. Nothing is written. kept tells of a service that there is whether its tasks can go on.
-func Preview(v *store.View, wishes []api.Wish, kept func(api.Wish) bool) []api.Preview {
+// that they replace had ended. Nothing is written. kept tells of a service that there is which of its tasks go on.
+func Preview(v *store.View, wishes []api.Wish, kept func(api.Wish) Kept) []api.Preview {
 	s := scheduler.New()
 	for n := range v.Nodes.All() {
 		s.SetNode(n)
@@ -26,27 +36,42 @@ func Preview(v *store.View, wishes []api.Wish, kept func(api.Wish) bool) []api.P
 	}
 	out := make([]api.Preview, len(wishes))
 	for i, wish := range wishes {
-		out[i] = preview(v, s, wish, "preview-"+strconv.Itoa(i), wish.ID != "" && kept(wish))
+		if wish.Remove {
+			for t := range v.Tasks.By(store.ByService, wish.ID) {
+				s.RemoveTask(t.ID)
+			}
+			continue
+		}
+		out[i] = preview(v, s, wish, "preview-"+strconv.Itoa(i), kept)
 	}
 	return out
 }
 
-func preview(v *store.View, s *scheduler.State, wish api.Wish, id string, kept bool) (p api.Preview) {
+func preview(v *store.View, s *scheduler.State, wish api.Wish, id string, kept func(api.Wish) Kept) (p api.Preview) {
 	if wish.ID != "" {
 		id = wish.ID
-		for t := range v.Tasks.By(store.ByService, id) {
-			switch {
-			case !kept:
-				s.RemoveTask(t.ID)
-			case scheduler.Wanted(t) && !api.Terminal(t.Status.State):
-				p.Kept++
-			}
-		}
 	}
 	q, err := request(v, &api.Revision{ServiceID: id, Spec: wish.Spec})
 	if err != nil {
 		p.Refused = err.Error()
 		return p
+	}
+	if wish.ID != "" {
+		goesOn := func(*api.Task) bool { return false }
+		switch kept(wish) {
+		case KeptEverywhere:
+			goesOn = func(*api.Task) bool { return true }
+		case KeptWhereAllowed:
+			goesOn = func(t *api.Task) bool { return allowed(v, q.Constraints, t) }
+		}
+		for t := range v.Tasks.By(store.ByService, id) {
+			switch {
+			case !goesOn(t):
+				s.RemoveTask(t.ID)
+			case scheduler.Wanted(t) && !api.Terminal(t.Status.State):
+				p.Kept++
+			}
+		}
 	}
 	want := 1
 	mode := wish.Spec.Mode
@@ -81,6 +106,12 @@ func preview(v *store.View, s *scheduler.State, wish api.Wish, id string, kept b
 		p.Nodes[nodeName(v, node)]++
 	}
 	return p
+}
+
+// allowed tells whether a task may be where it is under other constraints.
+func allowed(v *store.View, constraints []scheduler.Constraint, t *api.Task) bool {
+	n, ok := v.Nodes.Get(t.NodeID)
+	return ok && scheduler.Allow(constraints, n)
 }
 
 func nodeName(v *store.View, id string) string {

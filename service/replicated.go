@@ -107,7 +107,18 @@ func (p *planner) hopeless(next, last *task) bool {
 	if next.over() {
 		return !policyOf(p.revision(next)).restarts(next, p.stable(next))
 	}
-	return p.homeless(next) || next.Failures >= last.Failures+maxTries
+	return p.homeless(next) && !p.engineOut() || next.Failures >= last.Failures+maxTries
+}
+
+// engineOut tells whether some node may soon take tasks that takes none now: its
+// engine does not answer, which passes, or the node is DOWN within seconds.
+func (p *planner) engineOut() bool {
+	for n := range p.nodes {
+		if n.NoEngine && n.Status.State == swarm.NodeStateReady {
+			return true
+		}
+	}
+	return false
 }
 
 // homeless tells whether there is no place for a task.
@@ -163,7 +174,7 @@ func (p *planner) settle() {
 		if current == nil || outdated == nil {
 			continue
 		}
-		if current.running() || outdated.over() || p.config().Order != swarm.UpdateOrderStartFirst {
+		if current.running() || p.meantToEnd(current) || outdated.over() || p.config().Order != swarm.UpdateOrderStartFirst {
 			outdated.stop() // the new task took over
 		}
 	}

@@ -3,6 +3,7 @@ package service
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -438,6 +439,111 @@ func TestFailuresWithinTheRatio(t *testing.T) {
 	})
 }
 
+// TestUpdateEndsOverFailures: an update whose tasks never run ends where its
+// settings tolerate that, and the old tasks that served meanwhile with it.
+func TestUpdateEndsOverFailures(t *testing.T) {
+	tolerant := map[string]swarm.UpdateConfig{
+		"continue": {FailureAction: swarm.UpdateFailureActionContinue},
+		"ratio":    {FailureAction: swarm.UpdateFailureActionRollback, MaxFailureRatio: 1},
+	}
+	for name, c := range tolerant {
+		for _, order := range []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst} {
+			for _, fate := range []string{"reject", "crash 0s"} {
+				for _, mode := range []string{"replicated", "global"} {
+					t.Run(strings.Join([]string{name, order, fate, mode}, " "), func(t *testing.T) {
+						c.Order, c.Parallelism, c.Monitor = order, 1, 4*time.Second
+						inWorld(t, 3, func(w *world) {
+							w.fate = badV2(fate)
+							options := []option{updating(c)}
+							if mode == "global" {
+								options = append(options, global)
+							}
+							w.create(3, "v1", options...)
+							w.wait(time.Second)
+							w.change("v2")
+							serves := order == swarm.UpdateOrderStartFirst && fate == "reject"
+							for i := 0; w.service().UpdateStatus == nil || w.service().UpdateStatus.State != swarm.UpdateStateCompleted; i++ {
+								if i > 300 {
+									t.Fatalf("the update does not end%s", w.dump())
+								}
+								if old := w.tasks(func(t *api.Task) bool { return isRunning(t) && t.Revision == "web-1" }); serves && len(old) != 3 {
+									t.Fatalf("%d of 3 serve while others are tried beside them%s", len(old), w.dump())
+								}
+								w.wait(100 * time.Millisecond)
+								if i%5 == 0 {
+									w.depose()
+									w.lead()
+								}
+							}
+							w.expectUpdate(swarm.UpdateStateCompleted, "update completed with failures in 3 of 3 tasks")
+							if wanted := w.tasks(func(t *api.Task) bool { return (&task{Task: t}).wanted() && t.Revision != "web-2" }); len(wanted) > 0 {
+								t.Fatalf("old tasks are left%s", w.dump())
+							}
+							w.wait(time.Second)
+							w.expectQuiet()
+
+							// What was tried goes on being tried.
+							w.mu.Lock()
+							w.fate = badV2("")
+							w.mu.Unlock()
+							w.wait(time.Minute)
+							if n := len(w.tasks(isRunning)); n != 3 {
+								t.Fatalf("%d of 3 run%s", n, w.dump())
+							}
+							w.expectUpdate(swarm.UpdateStateCompleted, "")
+						})
+					})
+				}
+			}
+		}
+	}
+}
+
+// TestFailedTasksAreWatched: a new task that failed once has the monitor time to
+// come up before what it relieves is stopped.
+func TestFailedTasksAreWatched(t *testing.T) {
+	inWorld(t, 1, func(w *world) {
+		w.fate = func(task *api.Task, image string) string {
+			if image == "v2" && task.Failures == 0 {
+				return "reject"
+			}
+			return ""
+		}
+		w.create(2, "v1", updating(swarm.UpdateConfig{FailureAction: swarm.UpdateFailureActionContinue, Order: swarm.UpdateOrderStartFirst}))
+		w.wait(time.Second)
+		w.change("v2")
+		for range 100 {
+			w.wait(100 * time.Millisecond)
+			if n := len(w.tasks(isRunning)); n < 2 {
+				t.Fatalf("%d of 2 run%s", n, w.dump())
+			}
+		}
+		w.expectRunning("1:2 2:2")
+		w.expectUpdate(swarm.UpdateStateCompleted, "update completed with failures in 2 of 2 tasks")
+	})
+}
+
+// TestUpdateToWhatEnds: tasks that have done what they are there for have taken
+// over, though nobody may have seen them run.
+func TestUpdateToWhatEnds(t *testing.T) {
+	for _, order := range []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst} {
+		t.Run(order, func(t *testing.T) {
+			inWorld(t, 1, func(w *world) {
+				w.fate = badV2("complete 0s")
+				w.create(2, "v1", updating(swarm.UpdateConfig{Order: order}), func(s *swarm.ServiceSpec) {
+					s.TaskTemplate.RestartPolicy = &swarm.RestartPolicy{Condition: swarm.RestartPolicyConditionOnFailure}
+				})
+				w.wait(time.Second)
+				w.change("v2")
+				w.wait(30 * time.Second)
+				w.expectRunning("")
+				w.expectUpdate(swarm.UpdateStateCompleted, "update completed")
+				w.expectQuiet()
+			})
+		})
+	}
+}
+
 func TestNewerSpecSupersedesStuckOne(t *testing.T) {
 	for _, order := range []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst} {
 		t.Run(order, func(t *testing.T) {
@@ -456,6 +562,119 @@ func TestNewerSpecSupersedesStuckOne(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPlacementMovesWhatMustMove: another placement replaces those tasks alone that
+// may not stay where they are.
+func TestPlacementMovesWhatMustMove(t *testing.T) {
+	for _, order := range []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst} {
+		t.Run(order, func(t *testing.T) {
+			inWorld(t, 3, func(w *world) {
+				w.create(3, "v1", updating(swarm.UpdateConfig{Parallelism: 1, Order: order}))
+				w.wait(time.Second)
+				w.expectRunning("1:1 2:1 3:1")
+				on := func(revision string) map[string]string { // task ID to node
+					m := map[string]string{}
+					for _, task := range w.tasks(isRunning) {
+						if task.Revision != revision {
+							t.Fatalf("a task is of revision %s, not %s%s", task.Revision, revision, w.dump())
+						}
+						m[task.ID] = task.NodeID
+					}
+					return m
+				}
+				first := on("web-1")
+
+				w.change("v1", constrained("node.platform.os!=windows"))
+				w.wait(0)
+				if now := on("web-2"); !maps.Equal(now, first) {
+					t.Fatalf("tasks moved that may stay%s", w.dump())
+				}
+				if st := w.service().UpdateStatus; st != nil {
+					t.Fatalf("an update that has nothing to do says %+v", st)
+				}
+				w.expectQuiet()
+
+				// How they are spread, and how many a node may have, moves none.
+				w.change("v1", func(s *swarm.ServiceSpec) {
+					s.TaskTemplate.Placement = &swarm.Placement{
+						MaxReplicas: 1, Preferences: []swarm.PlacementPreference{{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}},
+					}
+				})
+				w.wait(0)
+				if now := on("web-3"); !maps.Equal(now, first) {
+					t.Fatalf("tasks moved that may stay%s", w.dump())
+				}
+
+				w.change("v1", constrained("node.hostname!=n3"))
+				w.wait(30 * time.Second)
+				moved := on("web-4")
+				for id, node := range first {
+					if now, ok := moved[id]; ok != (node != "n3") || ok && now != node {
+						t.Errorf("task %s of %s is on %q now%s", id, node, now, w.dump())
+					}
+				}
+				w.expectRunning("1:4 2:4 3:4")
+				w.expectUpdate(swarm.UpdateStateCompleted, "update completed")
+				w.expectQuiet()
+
+				// Back to where all may be: nobody has to move.
+				w.update(func(tx *store.Tx) error {
+					s, _ := tx.Services.Get("web")
+					s = api.Clone(s)
+					s.Spec, s.Previous = *s.Previous, &s.Spec
+					s.Revision, s.PreviousRevision = s.PreviousRevision, s.Revision
+					s.UpdateStatus = &swarm.UpdateStatus{State: swarm.UpdateStateRollbackStarted, StartedAt: new(time.Now())}
+					return tx.Put(s)
+				})
+				w.wait(10 * time.Second)
+				if now := on("web-3"); !maps.Equal(now, moved) {
+					t.Fatalf("a rollback moved tasks that may stay%s", w.dump())
+				}
+				w.expectUpdate(swarm.UpdateStateRollbackCompleted, "rollback completed")
+				w.expectQuiet()
+
+				w.change("v2", constrained("node.platform.os!=windows"))
+				w.wait(time.Minute)
+				if now := on("web-5"); len(now) != 3 {
+					t.Fatalf("not updated%s", w.dump())
+				}
+			})
+		})
+	}
+}
+
+// TestPlacementOfWhatWaits: a task that had no node is placed by what is asked now,
+// and one that was about to be evicted stays if it may now.
+func TestPlacementOfWhatWaits(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.create(1, "v1", constrained("node.labels.zone==a"))
+		w.wait(time.Second)
+		w.expectRunning("")
+		waits := w.tasks(nil)
+		w.change("v1", constrained("node.hostname==n2"))
+		w.wait(time.Second)
+		w.expectRunning("1:2")
+		if now := w.tasks(nil); len(now) != 1 || now[0].ID != waits[0].ID || now[0].NodeID != "n2" {
+			t.Errorf("it was replaced%s", w.dump())
+		}
+		w.update(func(tx *store.Tx) error { // both at once
+			n, _ := tx.Nodes.Get("n2")
+			n = api.Clone(n)
+			n.Description.Hostname = "other"
+			r := &api.Revision{Meta: api.Meta{ID: "web-3"}, ServiceID: "web", Number: 3, Like: "web-1"}
+			s, _ := tx.Services.Get("web")
+			s = api.Clone(s)
+			constrained("node.hostname==other")(&s.Spec)
+			s.Revision, r.Spec = r.ID, s.Spec
+			return errors.Join(tx.Put(n), tx.Put(r), tx.Put(s))
+		})
+		w.wait(time.Second)
+		w.expectRunning("1:3")
+		if now := w.tasks(nil); len(now) != 1 || now[0].ID != waits[0].ID {
+			t.Errorf("it was replaced%s", w.dump())
+		}
+	})
 }
 
 func TestNodeDownAndBack(t *testing.T) {
@@ -491,6 +710,73 @@ func TestNodeDownAndBack(t *testing.T) {
 		w.wait(2 * time.Second)
 		w.expectRunning("1:1 2:1")
 		w.expectQuiet()
+	})
+}
+
+// TestNodeWithoutEngine: a node whose engine does not answer keeps what it has, and
+// is given nothing until it does.
+func TestNodeWithoutEngine(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		away := func(id string, yes bool) {
+			w.setNode(id, func(n *api.Node) { n.NoEngine, n.Status.Message = yes, "Docker engine does not answer" })
+		}
+		on := func(id string) int {
+			return len(w.tasks(func(t *api.Task) bool { return t.NodeID == id && (&task{Task: t}).wanted() }))
+		}
+		w.create(2, "v1")
+		w.wait(time.Second)
+		before := w.running()
+		away("n1", true)
+		w.wait(time.Minute)
+		w.expectRunning(before)
+		w.expectQuiet()
+
+		w.scale(6)
+		w.wait(time.Second)
+		if a, b := on("n1"), on("n2"); a != 1 || b != 5 {
+			t.Fatalf("%d tasks are on n1 and %d on n2%s", a, b, w.dump())
+		}
+		w.scale(2)
+		w.wait(5 * time.Second)
+		away("n2", true)
+		w.scale(3)
+		w.wait(time.Minute)
+		waits := w.tasks(func(t *api.Task) bool { return t.NodeID == "" })
+		if len(waits) != 1 || waits[0].Status.Err != "no suitable node (engine not answering on 2 nodes)" {
+			t.Fatalf("no task waits for an engine%s", w.dump())
+		}
+		w.expectQuiet()
+		away("n1", false)
+		w.wait(2 * time.Second)
+		w.expectRunning("1:1 2:1 3:1")
+
+		// A node that is drained waits for an engine that is about to come back, and
+		// not for one that is gone.
+		w.scale(1)
+		w.wait(5 * time.Second)
+		home, other := w.tasks(isRunning)[0].NodeID, "n1"
+		if home == other {
+			other = "n2"
+		}
+		away(home, false)
+		away(other, true)
+		w.setNode(home, func(n *api.Node) { n.Spec.Availability = swarm.NodeAvailabilityDrain })
+		w.wait(10 * time.Second)
+		w.expectRunning("1:1")
+		away(other, false)
+		w.wait(5 * time.Second)
+		w.expectRunning("1:1")
+		if on(other) != 1 {
+			t.Fatalf("it did not move%s", w.dump())
+		}
+		away(home, true)
+		w.setNode(home, func(n *api.Node) { n.Spec.Availability = swarm.NodeAvailabilityActive })
+		w.setNode(other, func(n *api.Node) { n.Spec.Availability = swarm.NodeAvailabilityDrain })
+		w.wait(10 * time.Second)
+		w.expectRunning("1:1")
+		w.setNode(home, func(n *api.Node) { n.Status.State = swarm.NodeStateDown })
+		w.wait(5 * time.Second)
+		w.expectRunning("")
 	})
 }
 

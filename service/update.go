@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+
+	"shoal/internal/api"
+	"shoal/service/scheduler"
 )
 
 // Defaults of an update, as in Swarm. Its default parallelism of 1 is what the
@@ -39,6 +42,28 @@ func (p *planner) config() swarm.UpdateConfig {
 func (p *planner) rollingBack() bool {
 	s := p.service.UpdateStatus
 	return s != nil && strings.HasPrefix(string(s.State), "rollback_")
+}
+
+// adopt makes tasks part of the service's revision that differ from it in placement
+// alone and are where it allows. What else a placement says, how tasks are spread
+// and how many a node may have, is for tasks to be placed, and moves none: as in
+// Swarm. A job's tasks belong to their run.
+func (p *planner) adopt() {
+	target, ok := p.revisions[p.service.Revision]
+	if !ok || api.Job(p.service.Spec.Mode) {
+		return
+	}
+	constraints := p.constraintsOf(target.ID)
+	for _, s := range p.slots {
+		for _, t := range s.wanted() {
+			if t.Revision == target.ID || !p.revision(t).Alike(target) {
+				continue
+			}
+			if n := p.node(t.NodeID); t.NodeID == "" || n != nil && scheduler.Allow(constraints, n) {
+				t.edit().Revision = target.ID
+			}
+		}
+	}
 }
 
 // update brings outdated slots to the service's revision, as many at a time as
@@ -104,11 +129,29 @@ func (p *planner) failed(s *slot) bool {
 	return t.Attempts > 0 || t.over() && p.crashed(t)
 }
 
-func (p *planner) crashed(t *task) bool {
-	if t.Status.State == swarm.TaskStateComplete && policyOf(p.revision(t)).condition != swarm.RestartPolicyConditionAny {
-		return false // it was meant to end
+func (p *planner) crashed(t *task) bool { return !p.meantToEnd(t) && !p.stable(t) }
+
+// meantToEnd tells whether a task has done what it was there for.
+func (p *planner) meantToEnd(t *task) bool {
+	return t.Status.State == swarm.TaskStateComplete && policyOf(p.revision(t)).condition != swarm.RestartPolicyConditionAny
+}
+
+// failedAt is when a slot's new task first failed, as far as the slot's history
+// tells: that is when it was replaced, if it was.
+func (p *planner) failedAt(s *slot) (first time.Time) {
+	for _, t := range s.tasks {
+		if t.Revision != p.service.Revision || t.before == nil || t.CreatedAt.Before(*p.service.UpdateStatus.StartedAt) {
+			continue
+		}
+		at := t.CreatedAt
+		if t.Attempts == 0 {
+			at = t.UpdatedAt
+		}
+		if (t.Attempts > 0 || t.over()) && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
 	}
-	return !p.stable(t)
+	return first
 }
 
 // tooManyFailures gives the task whose failure was one too many, if any.
@@ -254,15 +297,27 @@ func (p *planner) inFlight(s *slot, t *task, c swarm.UpdateConfig) bool {
 }
 
 // finish ends the update once every slot is at the new revision and was watched
-// for the monitor time.
+// for the monitor time. A failure that the settings tolerate is an end like any
+// other: what the new task was to relieve and still serves ends with the update,
+// as in Swarm, or one that never runs would keep the update open for ever.
 func (p *planner) finish(filled []*slot, c swarm.UpdateConfig) {
-	done := !p.closed
+	done, failures := !p.closed, 0
+	watched := func(since time.Time) {
+		if good := since.Add(c.Monitor); good.After(p.now) {
+			p.wakeAt(good)
+			done = false
+		}
+	}
 	for _, s := range filled {
 		t, old := s.split(p.service.Revision)
 		switch {
-		case t == nil || old != nil:
+		case t == nil:
 			done = false
 		case p.failed(s):
+			failures++
+			watched(p.failedAt(s))
+		case old != nil:
+			done = false
 		case t.over():
 			if policyOf(p.revision(t)).restarts(t, p.stable(t)) {
 				done = false // its replacement is still to come
@@ -270,17 +325,19 @@ func (p *planner) finish(filled []*slot, c swarm.UpdateConfig) {
 		case !t.running():
 			done = false
 		default:
-			if good := p.runningSince(t.ID).Add(c.Monitor); good.After(p.now) {
-				p.wakeAt(good)
-				done = false
-			}
+			watched(p.runningSince(t.ID))
 		}
 	}
 	if !done {
 		return
 	}
+	for _, s := range filled {
+		if _, old := s.split(p.service.Revision); old != nil {
+			old.stop()
+		}
+	}
 	now, st := p.now, *p.service.UpdateStatus
-	st.State, st.Message, st.CompletedAt = swarm.UpdateStateCompleted, "update completed", &now
+	st.State, st.Message, st.CompletedAt = swarm.UpdateStateCompleted, completed("update", failures, len(filled)), &now
 	switch {
 	case p.starting():
 		st.Message = startedMessage
@@ -289,8 +346,16 @@ func (p *planner) finish(filled []*slot, c swarm.UpdateConfig) {
 		// Why the update did not stand is worth more than a second word for
 		// the state.
 		if st.Message = p.service.UpdateStatus.Message; !strings.HasPrefix(st.Message, rolledBack) {
-			st.Message = "rollback completed"
+			st.Message = completed("rollback", failures, len(filled))
 		}
 	}
 	p.edit().UpdateStatus = &st
+}
+
+// completed says that an update has ended, and with how many failures.
+func completed(what string, failures, of int) string {
+	if failures == 0 {
+		return what + " completed"
+	}
+	return fmt.Sprintf("%s completed with failures in %d of %d tasks", what, failures, of)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -283,11 +284,22 @@ func (w *world) change(image string, options ...option) {
 		if j := old.JobStatus; j != nil {
 			s.JobStatus = &swarm.JobStatus{JobIteration: swarm.Version{Index: j.JobIteration.Index + 1}, LastExecution: time.Now()}
 		}
-		if err := tx.Put(&api.Revision{Meta: api.Meta{ID: s.Revision}, ServiceID: s.ID, Number: n, Spec: s.Spec}); err != nil {
+		r := &api.Revision{Meta: api.Meta{ID: s.Revision}, ServiceID: s.ID, Number: n, Spec: s.Spec}
+		if was, ok := tx.Revisions.Get(old.Revision); ok && placedElsewhere(&was.Spec, &s.Spec) {
+			r.Like = was.First()
+		}
+		if err := tx.Put(r); err != nil {
 			return err
 		}
 		return tx.Put(s)
 	})
+}
+
+func placedElsewhere(a, b *swarm.ServiceSpec) bool {
+	x, y := a.TaskTemplate, b.TaskTemplate
+	same := reflect.DeepEqual(x.Placement, y.Placement)
+	x.Placement, y.Placement = nil, nil
+	return !same && reflect.DeepEqual(x, y)
 }
 
 func (w *world) scale(n uint64) {

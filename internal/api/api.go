@@ -8,6 +8,7 @@
 package api
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -165,8 +166,11 @@ type Node struct {
 	Description swarm.NodeDescription
 	Status      swarm.NodeStatus // changed by SetStatus alone
 	DownSince   time.Time        `json:",omitzero"` // zero while it is not DOWN
-	Addr        string           // host:port of its one TLS port
-	DataPath    string           // address that tunnels to it end at
+	// NoEngine is set while its engine does not answer, which Status.Message is about
+	// then: it keeps its tasks, and is given no others.
+	NoEngine bool   `json:",omitempty"`
+	Addr     string // host:port of its one TLS port
+	DataPath string // address that tunnels to it end at
 	// WireGuard is its end of encrypted networks, and WireGuardSince is when it
 	// took the key that it uses.
 	WireGuard      WireGuard `json:",omitzero"`
@@ -217,7 +221,17 @@ type Revision struct {
 	// what. It is written down, as that revision may not be kept.
 	From    uint64   `json:",omitempty"`
 	Changes []string `json:",omitempty"`
+	// Like is the ID of the first of the revisions that are alike, which may not be
+	// kept; "" if that is this one.
+	Like string `json:",omitempty"`
 }
+
+// Alike tells whether two revisions of a service differ in nothing but where
+// their tasks are placed.
+func (r *Revision) Alike(o *Revision) bool { return r.First() == o.First() }
+
+// First is the ID of the first of the revisions that are alike.
+func (r *Revision) First() string { return cmp.Or(r.Like, r.ID) }
 
 // Task is one attempt at one slot of a service. It never goes backwards, never
 // changes node and never restarts: a replacement is a new task in the slot.

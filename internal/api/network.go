@@ -61,11 +61,11 @@ type VIP struct {
 	Addr      netip.Addr
 }
 
-// Port is one published port of the routing mesh.
+// Port is one published port.
 type Port struct {
 	Protocol  string // tcp, udp or sctp
 	Target    uint16 // port inside the container
-	Published uint16 // port on every node
+	Published uint16 // port of every node, or of one
 }
 
 // Backend is a task that serves an Endpoint.
@@ -77,6 +77,8 @@ type Backend struct {
 	// Hosts are what its container is called besides the task's name: its
 	// hostname, and the short form of its ID.
 	Hosts []string `json:",omitempty"`
+	// Ports are those that it has on its node alone, as that reported them.
+	Ports []Port `json:",omitempty"`
 }
 
 // Peer is another node as this one needs to know it.

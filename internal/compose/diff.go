@@ -21,8 +21,11 @@ type Difference struct {
 
 // Replaces reports whether running tasks can not follow the change, so that others take their place.
 func (d Difference) Replaces() bool {
-	return strings.HasPrefix(d.Field, "TaskTemplate.") || strings.HasPrefix(d.Field, "EndpointSpec.Ports[") && (d.Old == "host" || d.New == "host")
+	return strings.HasPrefix(d.Field, "TaskTemplate.") && !d.Moves() || strings.HasPrefix(d.Field, "EndpointSpec.Ports[") && (d.Old == "host" || d.New == "host")
 }
+
+// Moves reports whether the change replaces those running tasks alone that may not stay where they are.
+func (d Difference) Moves() bool { return strings.HasPrefix(d.Field, "TaskTemplate.Placement.") }
 
 func (d Difference) String() string {
 	switch {

@@ -3,6 +3,7 @@ package compose
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -227,6 +228,41 @@ func TestDifferences(t *testing.T) {
 	if len(d) != 2 || d[0].String() != "~ Mode.Replicated.Replicas: 3 > 4" || d[0].Replaces() || !d[1].Replaces() {
 		t.Errorf("differences: %v", d)
 	}
+	next = old
+	next.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.role==manager"}}
+	if d = Differences(old, next); len(d) == 0 || slices.ContainsFunc(d, func(d Difference) bool { return d.Replaces() || !d.Moves() }) {
+		t.Errorf("differences in placement: %v", d)
+	}
+}
+
+// TestPrecede: order that nobody asked for never makes a circle.
+func TestPrecede(t *testing.T) {
+	service := func(key string, after ...Dependency) Service { return Service{Key: key, After: after} }
+	s := Stack{Services: []Service{service("a"), service("b", Dependency{Key: "c", Condition: Started}), service("c"), service("d")}}
+	expect := func(want string) {
+		t.Helper()
+		order, err := s.Order()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []string
+		for _, service := range order {
+			keys = append(keys, service.Key)
+		}
+		if got := strings.Join(keys, " "); got != want {
+			t.Errorf("order %s, want %s", got, want)
+		}
+	}
+	expect("a c b d")
+	s.Precede("d", "a")
+	expect("d a c b")
+	s.Precede("a", "d") // two that swap
+	s.Precede("b", "c") // against what the file says
+	s.Precede("a", "a")
+	s.Precede("a", "x")
+	expect("d a c b")
+	s.Precede("b", "d")
+	expect("c b d a")
 }
 
 // TestNoDifference: how often a job runs is counted from nothing, and what was deployed is what is deployed again.

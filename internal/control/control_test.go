@@ -184,6 +184,46 @@ func TestRevisionChangesOnlyWithWhatTasksDependOn(t *testing.T) {
 	}
 }
 
+// TestAlikeRevisions: revisions that differ in placement alone are alike, whatever
+// lies between them.
+func TestAlikeRevisions(t *testing.T) {
+	w := newWorld(t)
+	id := w.create(spec("web")).ID
+	placed := func(p *swarm.Placement) func(*swarm.ServiceSpec) {
+		return func(s *swarm.ServiceSpec) { s.TaskTemplate.Placement = p }
+	}
+	image := func(name string) func(*swarm.ServiceSpec) {
+		return func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Image = name }
+	}
+	managers := &swarm.Placement{Constraints: []string{"node.role==manager"}}
+	seen := map[string]*api.Revision{}
+	for _, step := range []struct {
+		name   string
+		change func(*swarm.ServiceSpec)
+		like   string
+	}{
+		{"constraint", placed(managers), "first"},
+		{"other constraint", placed(&swarm.Placement{Constraints: []string{"node.role==worker"}}), "first"},
+		{"preference", placed(&swarm.Placement{Preferences: []swarm.PlacementPreference{{Spread: &swarm.SpreadOver{SpreadDescriptor: "node.labels.zone"}}}}), "first"},
+		{"image", image("other"), "image"},
+		{"other image placed", placed(managers), "image"},
+		{"both", func(s *swarm.ServiceSpec) { image("busybox")(s); placed(&swarm.Placement{MaxReplicas: 2})(s) }, "first"},
+		{"port and placement", func(s *swarm.ServiceSpec) { publish(host(80, 8080))(s); placed(managers)(s) }, "port and placement"},
+	} {
+		if len(seen) == 0 {
+			seen["first"], _ = w.View().Revisions.Get(w.service(id).Revision)
+		}
+		now := w.change(id, step.change)
+		r, _ := w.View().Revisions.Get(now.Revision)
+		seen[step.name] = r
+		for name, other := range seen {
+			if alike := r.Alike(other); alike != (seen[step.like].First() == other.First()) {
+				t.Errorf("%s and %s: alike %v", step.name, name, alike)
+			}
+		}
+	}
+}
+
 func TestRollbackReturnsToThePreviousRevision(t *testing.T) {
 	w := newWorld(t)
 	s := w.create(spec("web"))

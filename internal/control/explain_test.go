@@ -31,6 +31,12 @@ func TestExplain(t *testing.T) {
 		len(e.Nodes) != 1 || e.Nodes[0].Why != "constraint node.hostname==n2 not satisfied" || e.Nodes[0].Tasks != 1 {
 		t.Errorf("%+v, %v", e, err)
 	}
+	n = api.Clone(n)
+	n.NoEngine, n.Status.Message = true, "Docker engine does not answer: connection refused"
+	w.put(n)
+	if e, err := w.Explain("web"); err != nil || len(e.Nodes) != 1 || e.Nodes[0].Why != n.Status.Message {
+		t.Errorf("without an engine: %+v, %v", e, err)
+	}
 	if e, err := w.Explain("t1"); err != nil || len(e.Tasks) != 1 || len(e.Nodes) != 1 {
 		t.Errorf("a task: %+v, %v", e, err)
 	}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -53,7 +54,7 @@ func validateEndpoint(e *swarm.EndpointSpec) error {
 
 // hostPortsLead refuses ports in host mode by which nobody would be reached. The
 // engine serves those of tasks on its own bridge; on networks of the cluster
-// nodes do, by a number that all know and on a network that answers leave by.
+// nodes do, on a network that answers leave by.
 func hostPortsLead(v *store.View, spec *swarm.ServiceSpec) error {
 	on, out := publishesIngress(spec), publishesIngress(spec)
 	for _, a := range spec.TaskTemplate.Networks {
@@ -62,12 +63,8 @@ func hostPortsLead(v *store.View, spec *swarm.ServiceSpec) error {
 		}
 	}
 	for _, p := range spec.EndpointSpec.Ports {
-		switch {
-		case p.PublishMode != swarm.PortConfigPublishModeHost || !on:
-		case p.PublishedPort == 0:
-			return invalid("EndpointSpec: port %d/%s is published in host mode without a number: name the published port, or leave the service without networks", p.TargetPort, p.Protocol)
-		case !out:
-			return invalid("EndpointSpec: port %d/%s is published in host mode, and all networks of the service are internal: nobody could be answered", p.PublishedPort, p.Protocol)
+		if p.PublishMode == swarm.PortConfigPublishModeHost && on && !out {
+			return invalid("EndpointSpec: port %d/%s is published in host mode, and all networks of the service are internal: nobody could be answered", cmp.Or(p.PublishedPort, p.TargetPort), p.Protocol)
 		}
 	}
 	return nil
@@ -78,7 +75,7 @@ func hostPortsLead(v *store.View, spec *swarm.ServiceSpec) error {
 // an automatic choice has to avoid. That happens before the transaction, which
 // may not wait for anything; a program that takes the port in between is found
 // by the node itself.
-func (c *Control) freeOnNodes(ctx context.Context, id string, spec *swarm.EndpointSpec, old *api.Service) (service.BusyPorts, error) {
+func (c *Control) freeOnNodes(ctx context.Context, v *store.View, id string, spec *swarm.EndpointSpec, old *api.Service) (service.BusyPorts, error) {
 	busy := service.BusyPorts{}
 	if c.ports == nil {
 		return busy, nil
@@ -86,7 +83,7 @@ func (c *Control) freeOnNodes(ctx context.Context, id string, spec *swarm.Endpoi
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	for range rechoose {
-		ports, err := service.PlanPorts(c.View(), id, spec, old, busy)
+		ports, err := service.PlanPorts(v, id, spec, old, busy)
 		if err != nil {
 			return nil, err
 		}

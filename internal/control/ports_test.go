@@ -59,8 +59,9 @@ func TestHostPortsLead(t *testing.T) {
 	}{
 		"bridge":           {nil, []swarm.PortConfig{host(80, 0)}, ""},
 		"overlay":          {[]string{"open"}, []swarm.PortConfig{host(80, 7001)}, ""},
-		"overlay-any":      {[]string{"open"}, []swarm.PortConfig{host(80, 0)}, "port 80/tcp is published in host mode without a number"},
-		"mesh-any":         {nil, []swarm.PortConfig{host(80, 0), ingress(81, 7002)}, "without a number"},
+		"overlay-any":      {[]string{"open"}, []swarm.PortConfig{host(80, 0)}, ""},
+		"mesh-any":         {nil, []swarm.PortConfig{host(80, 0), ingress(81, 7002)}, ""},
+		"internal-any":     {[]string{"shut"}, []swarm.PortConfig{host(80, 0)}, "port 80/tcp is published in host mode, and all networks of the service are internal"},
 		"internal":         {[]string{"shut"}, []swarm.PortConfig{host(80, 7003)}, "port 7003/tcp is published in host mode, and all networks of the service are internal"},
 		"internal-mesh":    {[]string{"shut"}, []swarm.PortConfig{host(80, 7004), ingress(81, 7005)}, ""},
 		"internal-overlay": {[]string{"shut", "open"}, []swarm.PortConfig{host(80, 7006)}, ""},

@@ -39,6 +39,12 @@ func inputsOf(spec *swarm.ServiceSpec) taskInputs {
 	return in
 }
 
+// anywhere leaves placement out: what is left makes a task what it is.
+func (in taskInputs) anywhere() taskInputs {
+	in.Template.Placement = nil
+	return in
+}
+
 // revise gives a changed service the revision that its tasks should have: the
 // one it has if that still fits, or else a new one.
 func revise(tx *store.Tx, s *api.Service) error {
@@ -58,8 +64,12 @@ const maxChanges = 20
 
 func newRevision(tx *store.Tx, s *api.Service) (*api.Revision, error) {
 	r := &api.Revision{Meta: api.Meta{ID: api.NewID()}, ServiceID: s.ID, Number: 1, Spec: s.Spec}
+	like := uint64(0)
 	for o := range tx.Revisions.By(store.ByService, s.ID) {
 		r.Number = max(r.Number, o.Number+1)
+		if o.Number > like && sameJSON(inputsOf(&o.Spec).anywhere(), inputsOf(&s.Spec).anywhere()) {
+			like, r.Like = o.Number, o.First()
+		}
 		if o.ID == s.Revision {
 			r.From, r.Changes = o.Number, changes(&o.Spec, &s.Spec)
 		}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errhttp"
 	"github.com/docker/docker/api/types/swarm"
 	"go.uber.org/zap"
@@ -240,10 +242,19 @@ func (m *member) askLeader(ctx context.Context, path string, in, out any) error 
 	})
 }
 
+// refused tells whether an error is what a leader thinks of a request, and not
+// that it could not be asked.
+func refused(err error) bool {
+	return errdefs.IsPermissionDenied(err) || errdefs.IsInvalidArgument(err) || errdefs.IsNotFound(err) ||
+		errdefs.IsConflict(err) || errdefs.IsFailedPrecondition(err)
+}
+
 // eachLeader calls the managers one after the other until one has answered,
-// going where they say that the leader is.
+// going where they say that the leader is. Where all fail it says why: what a
+// leader refused rather than that another manager is not there.
 func (m *member) eachLeader(ctx context.Context, call func(p swarm.Peer) error) error {
 	err := errors.New("no manager is known")
+	var answer error // the last that says more than where to ask
 	for range 2*len(m.book.list()) + 1 {
 		p, ok := m.nextManager()
 		if !ok {
@@ -261,6 +272,9 @@ func (m *member) eachLeader(ctx context.Context, call func(p swarm.Peer) error) 
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
+		if answer == nil || refused(err) || !refused(answer) {
+			answer = err
+		}
 	}
-	return fmt.Errorf("ask the managers: %w", err)
+	return fmt.Errorf("ask the managers: %w", cmp.Or(answer, err))
 }

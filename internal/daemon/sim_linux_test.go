@@ -271,7 +271,7 @@ func (w *simWorld) settle() {
 		for _, name := range w.names {
 			for !c.get(ctx, h.alive(), name) {
 				if w.sleep(ctx, 100*time.Millisecond) != nil {
-					w.t.Errorf("%s does not answer a minute after all faults ended", h.id)
+					w.t.Errorf("%s does not answer a minute after all faults ended: %+v", h.id, h.alive().m.cluster.Raft.Stats())
 					return
 				}
 			}
@@ -289,8 +289,8 @@ func (w *simWorld) settle() {
 		}
 		if w.sleep(ctx, 100*time.Millisecond) != nil {
 			w.t.Error("the managers' states differ a minute after all faults ended")
-			for id, s := range states {
-				w.t.Logf("%s:\n%s", id, s)
+			for _, h := range w.order {
+				w.t.Logf("%s: %+v\n%s", h.id, h.alive().m.cluster.Raft.Stats(), states[h.id])
 			}
 			return
 		}

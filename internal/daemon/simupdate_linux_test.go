@@ -38,6 +38,13 @@ var updateFaults = append(slices.DeleteFunc(slices.Clone(simFaults), func(f simF
 			n.engine.Back()
 		})
 	}},
+	simFault{"engine away", 8, func(w *simWorld) string { // its containers run on
+		return w.onWorker(func(n *simWorker, d time.Duration) {
+			n.engine.Away()
+			_ = n.w.sleep(context.Background(), d)
+			n.engine.Back()
+		})
+	}},
 	simFault{"a container dies", 20, func(w *simWorld) string {
 		n := w.workers[w.rng.IntN(len(w.workers))]
 		ids := slices.Sorted(maps.Keys(n.engine.running()))
@@ -338,11 +345,6 @@ func (o *simOperator) judge(v *store.View) string {
 			return "a bad image stands"
 		}
 		return o.whole(v, s, good)
-	case swarm.UpdateStateUpdating, swarm.UpdateStateRollbackStarted:
-		// Told to continue and to start first, it goes on trying beside what serves.
-		if !good && action == swarm.UpdateFailureActionContinue && c.Order == swarm.UpdateOrderStartFirst {
-			return o.beside(v, s)
-		}
 	}
 	return fmt.Sprintf("it is %s", state)
 }
@@ -369,25 +371,6 @@ func (o *simOperator) asks(image string, back bool) bool {
 // was asked for, or gone back to.
 func (o *simOperator) earlier(n int, image string) bool {
 	return slices.ContainsFunc(o.asked[:n], func(a simAsked) bool { return a.image == image && !a.refused })
-}
-
-// beside says which slot has not both: a task of the present revision that is tried,
-// and one of another that serves.
-func (o *simOperator) beside(v *store.View, s *api.Service) string {
-	tried, serves := map[int]bool{}, map[int]bool{}
-	for t := range v.Tasks.By(store.ByService, s.ID) {
-		switch {
-		case t.DesiredState != swarm.TaskStateRunning && t.DesiredState != swarm.TaskStateReady:
-		case t.Revision == s.Revision:
-			tried[t.Slot] = true
-		case t.Status.State == swarm.TaskStateRunning:
-			serves[t.Slot] = true
-		}
-	}
-	if r := s.Spec.Mode.Replicated; r != nil && (len(tried) != int(*r.Replicas) || len(serves) == 0) {
-		return fmt.Sprintf("%d slots are tried, and %d serve", len(tried), len(serves))
-	}
-	return ""
 }
 
 // whole says what the service's slots lack.

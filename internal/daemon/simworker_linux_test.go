@@ -55,11 +55,14 @@ func (n *simWorker) start() {
 		Log:    zap.NewNop(),
 	})
 	worker.Online(false)
-	client.Hello(session.Hello{
-		Description: swarm.NodeDescription{Hostname: n.id, Resources: swarm.Resources{NanoCPUs: 4e9, MemoryBytes: 4 << 30}},
-		Addr:        simAddr(n.id), DataPath: "10.0.0.1",
-	})
+	h := session.Hello{Addr: simAddr(n.id), DataPath: "10.0.0.1"}
 	var runs sync.WaitGroup
+	runs.Go(func() {
+		watchEngine(ctx, n.engine, zap.NewNop(), func(w engineWord) {
+			w.say(&h)
+			client.Hello(h)
+		})
+	})
 	runs.Go(func() { _ = worker.Run(ctx) })
 	runs.Go(func() { _ = client.Run(ctx) })
 	n.stop = func() { cancel(); runs.Wait() }
@@ -242,6 +245,8 @@ type simEngine struct {
 func newSimEngine(w *simWorld, id string) *simEngine {
 	return &simEngine{
 		Engine: fake.New(fake.Config{
+			Description: swarm.NodeDescription{Hostname: id, Resources: swarm.Resources{NanoCPUs: 4e9, MemoryBytes: 4 << 30}},
+
 			Pull: 50 * time.Millisecond, Create: 100 * time.Millisecond, Start: 200 * time.Millisecond, Stop: 300 * time.Millisecond,
 		}),
 		w: w, images: map[string]string{}, tasks: map[string]string{},

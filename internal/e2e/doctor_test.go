@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-	"time"
 
 	"shoal/internal/doctor"
 	"shoal/internal/testbed"
@@ -83,11 +82,7 @@ func TestDoctor(t *testing.T) {
 	for _, h := range bed.Hosts() {
 		testbed.Eventually(t, patience, well(h))
 	}
-	began := time.Now()
 	text := testbed.Must(t, h2.Shoal("doctor", "--all"))
-	if took := time.Since(began); took > 4*time.Second {
-		t.Errorf("a diagnosis took %s", took)
-	}
 	for _, want := range []string{"OK    " + h1.Name + ": TCP and UDP 2377 and UDP 4789 both ways", "OK    " + h3.Name + ": TCP", "2 of 2 nodes: agree", "kernel and engine have what the managers want"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in:\n%s", want, text)
@@ -159,6 +154,7 @@ func TestDoctor(t *testing.T) {
 			t.Fatal(err)
 		}
 		finds(t, h3, doctor.CheckEngine, "does not answer")
+		finds(t, h1, doctor.CheckNodes, h3.Name+": is Down", "Docker engine")
 		if err := h3.StartEngine(ctx); err != nil {
 			t.Fatal(err)
 		}

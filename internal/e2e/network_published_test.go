@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/swarm"
 
 	"shoal/internal/testbed"
 	"shoal/internal/testbed/webapp"
@@ -33,6 +36,35 @@ func (b *netBed) published(t *testing.T) {
 	for _, service := range []string{"web", "db", "both"} {
 		for _, p := range b.spots[service] {
 			b.fromTask(t, p)
+		}
+	}
+}
+
+// chosen: who publishes in host mode without a number is reached by the one that
+// its node chose and said, and goes on to be when the daemon is another.
+func (b *netBed) chosen(t *testing.T) {
+	client := b.bed.Client()
+	for _, task := range tasks(t, b.h, "inner") {
+		ports := task.Status.PortStatus.Ports
+		if len(ports) != 1 || ports[0].TargetPort != 80 || ports[0].PublishedPort == 0 || ports[0].PublishMode != swarm.PortConfigPublishModeHost {
+			t.Fatalf("%s says that it publishes %+v", task.ID, ports)
+		}
+		i := slices.IndexFunc(b.spots["inner"], func(p spot) bool { return p.id == containerOf(task) })
+		p := b.spots["inner"][i]
+		answers := func() error {
+			a, err := client.Get(fmt.Sprintf("http://%s:%d/", p.host.IP, ports[0].PublishedPort))
+			if err != nil || a.Hostname != p.name() || a.ClientIP() != client.IP.String() {
+				return fmt.Errorf("port %d of %s: %q answers and sees %q, want %q and %q: %v", ports[0].PublishedPort, p.host.Name, a.Hostname, a.Client, p.name(), client.IP, err)
+			}
+			return nil
+		}
+		testbed.Eventually(t, patience, answers)
+		do(t, p.host.KillShoal)
+		do(t, startShoal(p.host))
+		testbed.Eventually(t, patience, answers)
+		row := testbed.Must(t, b.h.Shoal("service", "ps", "--format", "{{.Ports}}", "--filter", "id="+task.ID, "inner"))
+		if want := fmt.Sprintf("*:%d->80/tcp", ports[0].PublishedPort); strings.TrimSpace(row) != want {
+			t.Errorf("service ps shows %q, want %q", row, want)
 		}
 	}
 }

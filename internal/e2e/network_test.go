@@ -52,7 +52,7 @@ func TestNetworks(t *testing.T) {
 		"web":   {"--network", "name=front,alias=www", "--publish", "8080:80", "--publish", "8080:80/udp"},
 		"db":    {"--network", "back", "--endpoint-mode", "dnsrr"},
 		"both":  {"--network", "front", "--network", "back", "--publish", "8181:80", "--publish", "8181:80/udp", "--publish", "mode=host,target=80,published=9090", "--publish", "mode=host,target=80,published=9090,protocol=udp"},
-		"inner": {"--network", "open"},
+		"inner": {"--network", "open", "--publish", "mode=host,target=80"},
 		"shut":  {"--network", "shut"},
 	}
 	for name, args := range services {
@@ -67,6 +67,7 @@ func TestNetworks(t *testing.T) {
 
 	t.Run("names", b.names)
 	t.Run("published", b.published)
+	t.Run("published by a number of the node's", b.chosen)
 	t.Run("isolation", b.isolation)
 	t.Run("a way out", b.wayOut)
 	t.Run("attachable", b.attachable)

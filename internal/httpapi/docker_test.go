@@ -80,13 +80,13 @@ func testSwarmCommands(t *testing.T, c *cli) {
 	c.ok([]string{"nodenodenode"}, "node", "ls", "--filter", "node.label=zone=a")
 	c.fails("attempting to demote the last manager of the swarm", "node", "demote", "n1")
 	c.ok([]string{"Swarm: active", "Is Manager: true", "Managers: 1"}, "info")
-	c.ok([]string{"API version:      1.50", "shoal:", "DataPlane:        nft"}, "version")
+	c.ok([]string{"API version:      1.50", "shoal:", "DataPlane:        nft", "GitCommit:        0123456", "BuildTime:        2026-01-02T03:04:05Z"}, "version")
 
 	c.ok([]string{"verify: Service"}, "service", "create", "--no-resolve-image", "--name", "web", "--replicas", "3", "--update-monitor", "1ms", "-p", "8080:80", "busybox", "top")
 	c.ok(nil, "service", "create", "-d", "--no-resolve-image", "--name", "api", "-p", "81", "busybox", "top")
 	start := time.Now()
 	c.ok([]string{"could not be accessed on a registry"}, "service", "create", "-d", "--name", "unresolved", "registry.invalid/a:1")
-	if took := time.Since(start); took > distributionTime+2*time.Second {
+	if took := time.Since(start); took > distributionTime+10*time.Second {
 		t.Errorf("create waited %s for a registry", took)
 	}
 	c.ok(nil, "service", "rm", "unresolved")

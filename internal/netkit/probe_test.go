@@ -31,7 +31,7 @@ func TestProbes(t *testing.T) {
 	}
 	nobody := netip.MustParseAddrPort("127.0.0.1:4789")
 	for way, to := range map[byte]netip.AddrPort{1: owner.LocalAddr().(*net.UDPAddr).AddrPort(), 2: nobody} {
-		deadline := time.After(5 * time.Second)
+		deadline := time.After(30 * time.Second)
 		for !p.Heard(id, way) {
 			p.Send(to, id, way)
 			select {
@@ -62,7 +62,7 @@ func TestProbesIgnoreStrangers(t *testing.T) {
 	}
 	// What came before has been seen when this has.
 	id := netkit.NewProbeID()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !p.Heard(id, 1) {
 		if time.Now().After(deadline) {
 			t.Fatal(errors.New("junk kept a probe from being heard"))

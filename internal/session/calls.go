@@ -151,6 +151,10 @@ func (cs *calls) answer(w http.ResponseWriter, r *http.Request, nodeID, id strin
 	if err == nil {
 		err = json.Unmarshal(line, &a.verdict)
 	}
+	if err != nil && p.ctx.Err() != nil { // the session ended meanwhile, and with it the reading
+		close(p.answer)
+		return
+	}
 	if err != nil {
 		a.verdict.Error = "unreadable answer: " + err.Error()
 	}

@@ -91,7 +91,7 @@ func endpoint(s *api.Service, v *store.View) *api.Endpoint {
 	e.Names = names(s, v)
 	for t := range v.Tasks.By(store.ByService, s.ID) {
 		if serves(t) {
-			e.Backends = append(e.Backends, api.Backend{TaskID: t.ID, NodeID: t.NodeID, Slot: t.Slot, Networks: t.Networks, Hosts: hosts(t, v)})
+			e.Backends = append(e.Backends, api.Backend{TaskID: t.ID, NodeID: t.NodeID, Slot: t.Slot, Networks: t.Networks, Hosts: hosts(t, v), Ports: ownPorts(t)})
 		}
 	}
 	slices.SortFunc(e.Backends, func(a, b api.Backend) int { return strings.Compare(a.TaskID, b.TaskID) })
@@ -109,6 +109,16 @@ func names(s *api.Service, v *store.View) (out []api.ServiceNames) {
 		}
 		if !n.Spec.Ingress && !slices.ContainsFunc(out, func(o api.ServiceNames) bool { return o.NetworkID == n.ID }) {
 			out = append(out, api.ServiceNames{NetworkID: n.ID, Aliases: c.Aliases})
+		}
+	}
+	return out
+}
+
+// ownPorts are those that a task has on its node alone.
+func ownPorts(t *api.Task) (out []api.Port) {
+	for _, p := range t.Status.PortStatus.Ports {
+		if p.PublishMode == swarm.PortConfigPublishModeHost {
+			out = append(out, api.Port{Protocol: string(p.Protocol), Target: uint16(p.TargetPort), Published: uint16(p.PublishedPort)})
 		}
 	}
 	return out

@@ -120,6 +120,9 @@ type Hello struct {
 	WireGuard   api.WireGuard
 	// EngineError says why the node can not run tasks; "" if it can.
 	EngineError string `json:",omitempty"`
+	// EngineSilent says why it is to be given no more of them for the moment; ""
+	// if it may be.
+	EngineSilent string `json:",omitempty"`
 }
 
 // frameReader reads frames of bounded size.

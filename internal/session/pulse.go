@@ -55,7 +55,7 @@ func (p *pulse) alive(nodeID string, period time.Duration) {
 // hello writes what a node says of itself, and that it is READY, or DOWN if it
 // says that its engine is gone.
 func (p *pulse) hello(ctx context.Context, nodeID string, h *Hello) error {
-	status := swarm.NodeStatus{State: swarm.NodeStateReady, Addr: host(h.Addr)}
+	status := swarm.NodeStatus{State: swarm.NodeStateReady, Message: h.EngineSilent, Addr: host(h.Addr)}
 	if h.EngineError != "" {
 		status.State, status.Message = swarm.NodeStateDown, h.EngineError
 	}
@@ -72,6 +72,7 @@ func (p *pulse) hello(ctx context.Context, nodeID string, h *Hello) error {
 		}
 		next.Description.TLSInfo = h.Description.TLSInfo // known also while the engine is not
 		next.SetStatus(status, time.Now())
+		next.NoEngine = status.Message != ""
 		next.Addr, next.DataPath = h.Addr, h.DataPath
 		next.SetWireGuard(h.WireGuard, time.Now())
 		if changed = !reflect.DeepEqual(n, next); !changed {

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -279,6 +280,41 @@ func TestSession(t *testing.T) {
 	background(t, r.client.Run)
 	r.client.Hello(Hello{Addr: "192.0.2.2", Description: swarm.NodeDescription{Hostname: "host"}})
 	r.eventually(t, "node back", nodeIs(swarm.NodeStateReady))
+}
+
+// TestEngineSilent: the managers learn that an engine does not answer, and again
+// that it does, once each.
+func TestEngineSilent(t *testing.T) {
+	r := newRig(t, nil)
+	background(t, r.server.Run)
+	h := Hello{Addr: "192.0.2.1", Description: swarm.NodeDescription{Hostname: "host"}}
+	r.client.Hello(h)
+	background(t, r.client.Run)
+	node := func() *api.Node { n, _ := r.store.View().Nodes.Get("n1"); return n }
+	for _, step := range []struct {
+		silent, gone string
+		state        swarm.NodeState
+	}{
+		{"", "", swarm.NodeStateReady},
+		{"does not answer", "", swarm.NodeStateReady},
+		{"", "is gone", swarm.NodeStateDown},
+		{"comes and goes", "", swarm.NodeStateReady},
+		{"", "", swarm.NodeStateReady},
+	} {
+		h.EngineSilent, h.EngineError = step.silent, step.gone
+		why := step.silent + step.gone
+		r.client.Hello(h)
+		r.eventually(t, "node "+why, func(*store.View) bool {
+			n := node()
+			return n.Status.State == step.state && n.Status.Message == why && n.NoEngine == (why != "")
+		})
+		version := node().Version
+		r.client.Hello(h)
+		r.client.Report([]api.TaskReport{{TaskID: "none"}})
+		if now := node().Version; now != version {
+			t.Errorf("to say %q twice was written twice", why)
+		}
+	}
 }
 
 // TestNewLeader ends the leader's term and begins another: the node comes back
@@ -676,6 +712,31 @@ func TestCallLeavesNothingBehind(t *testing.T) {
 		})
 	}
 }
+
+// TestAnswerCutOff: the session ends while the answer begins, which cuts it off.
+func TestAnswerCutOff(t *testing.T) {
+	var cs calls
+	session, end := context.WithCancel(t.Context())
+	c := &conn{nodeID: "n1", ctx: session, out: make(chan down)}
+	failed := make(chan error, 1)
+	go func() {
+		_, err := cs.do(t.Context(), c, "exec", nil, nil)
+		failed <- err
+	}()
+	asked := <-c.out
+	body := readerFunc(func([]byte) (int, error) {
+		end()
+		return 0, os.ErrDeadlineExceeded
+	})
+	cs.answer(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/", body), "n1", asked.Call.ID)
+	if err := <-failed; !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), "node n1: connection lost") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 func refusal(text string) *answer {
 	return &answer{verdict: verdict{Error: text, Status: http.StatusNotFound}, closed: make(chan struct{})}

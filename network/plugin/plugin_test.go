@@ -183,7 +183,7 @@ func TestKeep(t *testing.T) {
 	defer call(t, p, "NetworkDriver.DeleteEndpoint", `{"EndpointID":"`+endpointID+`"}`)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(3 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for range 3 {
 		run(t, "ip route flush 10.0.0.7/32")
 		for !strings.Contains(run(t, "ip route show 10.0.0.7"), netkit.IfacePrefix) {

@@ -16,8 +16,12 @@ func (s *State) Explain(q Request) []Verdict {
 			var one refusals
 			one.add(why, n, &q)
 			v.Why = one.phrase(why, &q, "")
-			if why == notReady && n.Status.Message != "" {
-				v.Why += ": " + n.Status.Message
+			switch said := n.Status.Message; {
+			case said == "":
+			case why == notReady:
+				v.Why += ": " + said
+			case why == noEngine:
+				v.Why = said
 			}
 		}
 		out = append(out, v)

@@ -26,6 +26,7 @@ const (
 	maxPerNode
 	paused
 	drained
+	noEngine
 	notReady
 	reasons // how many there are
 )
@@ -35,6 +36,8 @@ func (q *Request) refuses(n *node) reason {
 	switch {
 	case n.Status.State != swarm.NodeStateReady:
 		return notReady
+	case n.NoEngine:
+		return noEngine
 	case n.Spec.Availability == swarm.NodeAvailabilityDrain:
 		return drained
 	case n.Spec.Availability == swarm.NodeAvailabilityPause:
@@ -175,6 +178,8 @@ func (r *refusals) phrase(why reason, q *Request, nodes string) string {
 		return nodes + "paused"
 	case drained:
 		return nodes + "drained"
+	case noEngine:
+		return "engine not answering" + on
 	default:
 		return nodes + "not ready"
 	}

@@ -78,6 +78,8 @@ func TestRefusalSaysWhy(t *testing.T) {
 	drain.Spec.Availability = swarm.NodeAvailabilityDrain
 	pause := testNode("e", gib, nil)
 	pause.Spec.Availability = swarm.NodeAvailabilityPause
+	silent := testNode("f", gib, nil)
+	silent.NoEngine, silent.Status.Message = true, "Docker engine does not answer"
 
 	tests := []struct {
 		name  string
@@ -97,6 +99,12 @@ func TestRefusalSaysWhy(t *testing.T) {
 			[]*api.Node{down, drain, pause, testNode("a", 64<<20, nil), testNode("b", 128<<20, nil)},
 			Request{Memory: 512 << 20},
 			"no suitable node (insufficient memory on 2 nodes: at most 128MiB free, 512MiB reserved by the service; 1 node paused; 1 node drained; 1 node not ready)",
+		},
+		{
+			"engine",
+			[]*api.Node{silent, drain},
+			Request{},
+			"no suitable node (1 node drained; engine not answering on 1 node)",
 		},
 		{
 			"constraint",

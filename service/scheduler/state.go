@@ -110,7 +110,7 @@ func (s *State) SetTask(t *api.Task, r *api.Revision) (freed bool) {
 	}
 	old, existed := s.loads[t.ID]
 	if existed && old.nodeID == l.nodeID && old.wanted == l.wanted {
-		return false // reservations come from the revision, which never changes
+		return false // reservations are the same in every revision that a task ever has
 	}
 	s.set(t.ID, l)
 	return existed && old.wanted && !l.wanted

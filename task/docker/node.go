@@ -99,10 +99,10 @@ func (e *Executor) PublishedBy(ctx context.Context, proto string, port uint16) (
 		return "", say(err)
 	}
 	for _, ct := range cs {
-		for _, p := range ct.Ports {
-			if p.PublicPort == port && p.Type == proto && len(ct.Names) > 0 {
-				return strings.TrimPrefix(ct.Names[0], "/"), nil
-			}
+		here := slices.ContainsFunc(ct.Ports, func(p container.Port) bool { return p.PublicPort == port && p.Type == proto }) ||
+			slices.Contains(strings.Split(ct.Labels[labelPorts], ","), fmt.Sprintf("%d/%s", port, proto))
+		if here && len(ct.Names) > 0 {
+			return strings.TrimPrefix(ct.Names[0], "/"), nil
 		}
 	}
 	return "", nil

@@ -3,10 +3,17 @@ package docker
 import (
 	"context"
 	"fmt"
+	"net"
 	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/go-connections/nat"
+
+	"shoal/internal/api"
 )
 
 // Ports that a task publishes on its own node are the engine's where the task is
@@ -33,6 +40,95 @@ func (e *Executor) portsFree(ctx context.Context, ports nat.PortMap) error {
 		}
 	}
 	return nil
+}
+
+// choices bounds how often a number is chosen again because somebody has it.
+const choices = 32
+
+// choosePorts gives a number to each port that a task on networks of the cluster
+// publishes without one, as the engine does for those on its bridge. The
+// container keeps them: a label has them where lists of containers show nothing.
+func (e *Executor) choosePorts(ctx context.Context, s *api.NodeState, cc *compiled) error {
+	chosen := nat.PortMap{}
+	for port, bindings := range cc.host.PortBindings {
+		for i, b := range bindings {
+			if b.HostPort != "" {
+				continue
+			}
+			number, err := e.choosePort(ctx, s, port.Proto(), cc.host.PortBindings)
+			if err != nil {
+				return fmt.Errorf("choose a port of this node for %s: %w", port, err)
+			}
+			bindings[i].HostPort = strconv.Itoa(int(number))
+			chosen[port] = append(chosen[port], bindings[i])
+		}
+	}
+	if len(chosen) > 0 {
+		cc.config.Labels[labelPorts] = portList(chosen)
+	}
+	return nil
+}
+
+// choosePort finds a number that no process, container or published port has.
+func (e *Executor) choosePort(ctx context.Context, s *api.NodeState, protocol string, own nat.PortMap) (number uint16, err error) {
+	for range choices {
+		if number, err = unusedPort(protocol); err != nil {
+			return 0, err
+		}
+		one := nat.PortMap{nat.Port("1/" + protocol): {{HostPort: strconv.Itoa(int(number))}}}
+		if published(own, protocol, number) || meshed(s, protocol, number) {
+			err = fmt.Errorf("port %d/%s is published already", number, protocol)
+		} else if err = e.portsFree(ctx, one); err == nil {
+			return number, nil
+		} else if !errdefs.IsConflict(err) {
+			return 0, err
+		}
+	}
+	return 0, err
+}
+
+// unusedPort has the kernel choose, from the range that engines take theirs from.
+func unusedPort(protocol string) (uint16, error) {
+	if protocol == "udp" {
+		c, err := net.ListenPacket("udp4", ":0")
+		if err != nil {
+			return 0, err
+		}
+		defer c.Close()
+		return c.LocalAddr().(*net.UDPAddr).AddrPort().Port(), nil
+	}
+	l, err := net.Listen("tcp4", ":0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).AddrPort().Port(), nil
+}
+
+// published tells whether bindings have a port of the host.
+func published(ports nat.PortMap, protocol string, number uint16) bool {
+	return slices.ContainsFunc(portConfigs(ports), func(p swarm.PortConfig) bool {
+		return string(p.Protocol) == protocol && p.PublishedPort == uint32(number)
+	})
+}
+
+// meshed tells whether the routing mesh has a port on every node.
+func meshed(s *api.NodeState, protocol string, number uint16) bool {
+	for _, e := range s.Endpoints {
+		if slices.ContainsFunc(e.Ports, func(p api.Port) bool { return p.Protocol == protocol && p.Published == number }) {
+			return true
+		}
+	}
+	return false
+}
+
+// portList writes ports of the host as labelPorts has them.
+func portList(ports nat.PortMap) string {
+	var all []string
+	for _, p := range portConfigs(ports) {
+		all = append(all, fmt.Sprintf("%d/%s", p.PublishedPort, p.Protocol))
+	}
+	return strings.Join(all, ",")
 }
 
 // portTaken says who has a port, in the words of the managers, who look before.

@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/go-connections/nat"
+
+	"shoal/internal/api"
 )
 
 // TestTakenPort: an engine that can not publish a port says so at length and
@@ -63,5 +66,58 @@ func TestTakenPort(t *testing.T) {
 				t.Errorf("got  %v\nwant %s", err, c.want)
 			}
 		})
+	}
+}
+
+// TestChosenPorts: a number that the mesh, a process, another container or the
+// task itself has is not chosen, and what was chosen is found again.
+func TestChosenPorts(t *testing.T) {
+	var neighbours []container.Summary
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("API-Version", "1.41")
+		w.Header().Set("Content-Type", "application/json")
+		switch path := r.URL.Path; {
+		case strings.HasSuffix(path, "/_ping"):
+		case strings.HasSuffix(path, "/containers/json"):
+			_ = json.NewEncoder(w).Encode(neighbours)
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	defer engine.Close()
+	asked := map[string]bool{}
+	e := New(Config{Host: "tcp://" + engine.Listener.Addr().String(), FilesDir: t.TempDir(), PortOwner: func(protocol string, port uint16) (string, error) {
+		// Whoever asks twice may have it: the first number of each is a stranger's.
+		if first := !asked[protocol]; first {
+			asked[protocol] = true
+			return "python3 (pid 7)", nil
+		}
+		return "", nil
+	}})
+	defer func() { _ = e.Close() }()
+	cc := &compiled{config: &container.Config{Labels: map[string]string{}}, host: &container.HostConfig{PortBindings: nat.PortMap{
+		"80/tcp": {{}, {HostPort: "8080"}, {}}, "80/udp": {{}},
+	}}}
+	if err := e.choosePorts(t.Context(), &api.NodeState{}, cc); err != nil {
+		t.Fatal(err)
+	}
+	chosen := strings.Split(cc.config.Labels[labelPorts], ",")
+	all := portConfigs(cc.host.PortBindings)
+	if len(all) != 4 || len(chosen) != 3 {
+		t.Fatalf("chosen: %v, of %v", chosen, all)
+	}
+	neighbours = []container.Summary{{Names: []string{"/web.1.t1"}, Labels: cc.config.Labels}}
+	s := &api.NodeState{Endpoints: map[string]*api.Endpoint{"web": {Ports: []api.Port{{Protocol: "tcp", Published: 7000}}}}}
+	for _, p := range all {
+		mine := p.PublishedPort != 8080
+		if who, err := e.PublishedBy(t.Context(), string(p.Protocol), uint16(p.PublishedPort)); err != nil || (who == "web.1.t1") != mine {
+			t.Errorf("%d/%s is published by %q, %v", p.PublishedPort, p.Protocol, who, err)
+		}
+	}
+	if !meshed(s, "tcp", 7000) || meshed(s, "udp", 7000) || meshed(s, "tcp", 7001) {
+		t.Error("what the mesh has is not seen")
+	}
+	if !published(cc.host.PortBindings, "tcp", 8080) || published(cc.host.PortBindings, "udp", 8080) {
+		t.Error("what the task has is not seen")
 	}
 }

@@ -31,6 +31,7 @@ const (
 	labelServiceName = "com.docker.swarm.service.name"
 	labelCluster     = "com.shoal.cluster.id"
 	labelNetwork     = "com.shoal.network.id"
+	labelPorts       = "com.shoal.ports" // that the node chose: 49153/tcp,49154/udp
 )
 
 // API versions from which an engine can do something.

@@ -65,6 +65,8 @@ type watcher struct {
 
 var _ task.Executor = (*Engine)(nil)
 
+var errAway = fmt.Errorf("the engine is away: %w", errdefs.ErrUnavailable)
+
 // New gives an engine without containers.
 func New(cfg Config) *Engine {
 	return &Engine{
@@ -79,7 +81,7 @@ func (e *Engine) enter(op, taskID string) (leave func(), err error) {
 	defer e.mu.Unlock()
 	e.calls = append(e.calls, strings.TrimSpace(op+" "+taskID))
 	if e.away {
-		return nil, fmt.Errorf("the engine is away: %w", errdefs.ErrUnavailable)
+		return nil, errAway
 	}
 	if e.cfg.Fail != nil {
 		if err := e.cfg.Fail(op, taskID); err != nil {
@@ -293,9 +295,19 @@ func (e *Engine) dropNetworks(s *api.NodeState) (inUse bool) {
 	return inUse
 }
 
+// Ping tells whether the engine is there.
+func (e *Engine) Ping(context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.away {
+		return errAway
+	}
+	return nil
+}
+
 // Describe gives the configured description.
-func (e *Engine) Describe(context.Context) (swarm.NodeDescription, error) {
-	return e.cfg.Description, nil
+func (e *Engine) Describe(ctx context.Context) (swarm.NodeDescription, error) {
+	return e.cfg.Description, e.Ping(ctx)
 }
 
 // PublishedBy knows of no container that publishes a port.

@@ -83,7 +83,7 @@ echo '{}' > "$1/daemon.json" && exec dockerd --config-file "$1/daemon.json" -H "
 			return (&net.Dialer{}).DialContext(ctx, "unix", e.sock)
 		},
 	}}
-	await(e.t, 20*time.Second, "engine", func() bool {
+	await(e.t, time.Minute, "engine", func() bool {
 		resp, err := probe.Get("http://engine/_ping")
 		if err == nil {
 			_ = resp.Body.Close()
