@@ -252,12 +252,12 @@ func testEnds(t *testing.T, b *bench) {
 			},
 		},
 		{
-			name: "unhealthy", script: forever, state: swarm.TaskStateFailed, says: "task: non-zero exit (137): dockerexec: unhealthy container",
+			name: "unhealthy", script: forever, state: swarm.TaskStateFailed, says: "task: non-zero exit (137): dockerexec: unhealthy container: no database",
 			change: func(s *swarm.ServiceSpec, _ *api.Task) {
 				grace := time.Duration(0)
 				s.TaskTemplate.ContainerSpec.StopGracePeriod = &grace
 				s.TaskTemplate.ContainerSpec.Healthcheck = &container.HealthConfig{
-					Test: []string{"CMD", "/bin/busybox", "false"}, Interval: 100 * time.Millisecond, Timeout: 10 * time.Second, Retries: 1,
+					Test: []string{"CMD", "/bin/busybox", "sh", "-c", "echo asking; echo no database; false"}, Interval: 100 * time.Millisecond, Timeout: 10 * time.Second, Retries: 1,
 				}
 			},
 		},
