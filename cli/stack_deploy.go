@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,6 +78,7 @@ func (s *session) stackDeploy(ctx context.Context, in input) error {
 	if err := d.prepare(ctx, in.Bool("prune")); err != nil {
 		return err
 	}
+	d.passPorts()
 	watch := stackWatch{
 		deployment: d, quiet: in.Bool("quiet"), detach: in.Bool("detach"),
 		timeout: flags.Get[time.Duration](in.Set, "timeout"),
@@ -133,11 +135,42 @@ func (d *deployment) prepare(ctx context.Context, prune bool) error {
 	return nil
 }
 
+// passPorts has a service that gives up a port applied before the one that takes it.
+func (d *deployment) passPorts() {
+	published := func(ports []swarm.PortConfig) map[string]bool {
+		keys := map[string]bool{}
+		for _, p := range ports {
+			if p.PublishedPort != 0 {
+				keys[fmt.Sprint(p.PublishedPort, "/", cmp.Or(p.Protocol, swarm.PortConfigProtocolTCP))] = true
+			}
+		}
+		return keys
+	}
+	wanted := map[string][]string{} // by port, the keys of services
+	for _, s := range d.stack.Services {
+		if e := s.Spec.EndpointSpec; e != nil {
+			for port := range published(e.Ports) {
+				wanted[port] = append(wanted[port], s.Key)
+			}
+		}
+	}
+	for _, s := range d.stack.Services {
+		for port := range published(d.had[s.Spec.Name].Endpoint.Ports) {
+			if slices.Contains(wanted[port], s.Key) {
+				continue // it stays
+			}
+			for _, then := range wanted[port] {
+				d.stack.Precede(s.Key, then)
+			}
+		}
+	}
+}
+
 // prune removes services that the file no longer has.
 func (d *deployment) prune(ctx context.Context) error {
 	var gone parts
 	for name, service := range d.had {
-		if !slices.ContainsFunc(d.stack.Services, func(s compose.Service) bool { return s.Spec.Name == name }) {
+		if !d.stack.Has(name) {
 			gone.services = append(gone.services, service)
 		}
 	}

@@ -164,10 +164,23 @@ func (p *plan) configs(stack *compose.Stack, has parts) {
 }
 
 func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has parts, secrets, configs map[string]string, prune bool) error {
+	// In the order of a deployment: what one service gives up, another may take.
+	d.passPorts()
+	order, err := d.stack.Order()
+	if err != nil {
+		return err
+	}
+	pruned := func(name string) bool { return prune && !d.stack.Has(name) }
 	var wishes []api.Wish
+	for _, service := range has.services {
+		if pruned(service.Spec.Name) {
+			wishes = append(wishes, api.Wish{ID: service.ID, Remove: true})
+		}
+	}
+	removed := len(wishes)
 	var asked []int
 	moving := map[int]swarm.ServiceSpec{} // what may not stay where it is
-	for _, service := range d.stack.Services {
+	for _, service := range order {
 		spec := service.Spec
 		had, exists := d.had[spec.Name]
 		// What is not there yet has no ID; the preview looks at the rest.
@@ -203,26 +216,28 @@ func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has 
 		p.Changes = append(p.Changes, c)
 	}
 	for _, service := range has.services {
-		if slices.ContainsFunc(d.stack.Services, func(s compose.Service) bool { return s.Spec.Name == service.Spec.Name }) {
-			continue
-		}
-		if prune {
+		switch {
+		case pruned(service.Spec.Name):
 			p.add("service", service.Spec.Name, doRemove)
-		} else {
+		case d.stack.Has(service.Spec.Name):
+		default:
 			p.add("service", service.Spec.Name, doNothing, "not in the file: --prune removes it")
 		}
 	}
-	if len(wishes) == 0 {
+	if len(asked) == 0 {
 		return nil
 	}
 	var previews []api.Preview
 	if err := s.ask(ctx, http.MethodPost, "/shoal/preview", wishes, &previews); err != nil {
 		return err
 	}
-	for i := range previews {
+	if len(previews) != len(wishes) {
+		return fmt.Errorf("asked about %d services, and was told of %d", len(wishes), len(previews))
+	}
+	for i, preview := range previews[removed:] {
 		c := &p.Changes[asked[i]]
-		c.Preview = &previews[i]
-		if had, ok := moving[asked[i]]; ok && c.Action == doChange && moves(had.Mode, wishes[i].Spec.Mode, previews[i]) {
+		c.Preview = &preview
+		if had, ok := moving[asked[i]]; ok && c.Action == doChange && moves(had.Mode, wishes[removed+i].Spec.Mode, preview) {
 			c.Action = doReplace
 		}
 	}

@@ -127,6 +127,8 @@ func (w *stackWatch) satisfied(d compose.Dependency) bool {
 		return true
 	}
 	switch d.Condition {
+	case compose.Applied:
+		return true
 	case compose.Healthy:
 		return f.met
 	case compose.Completed:

@@ -283,7 +283,7 @@ func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64,
 	if err != nil {
 		return nil, fmt.Errorf("create snapshot: %w", err)
 	}
-	sink := &snapshotSink{store: s, id: id, mark: mark, file: f, plain: make([]byte, 0, pieceSize)}
+	sink := &snapshotSink{store: s, id: id, index: index, mark: mark, file: f, plain: make([]byte, 0, pieceSize)}
 	head := binary.BigEndian.AppendUint32([]byte(snapshotMagic), uint32(len(text)))
 	head = append(append(head, text...), s.key.Seal(headPlace(text), nil)...)
 	if _, err := f.Write(head); err != nil {
@@ -309,6 +309,7 @@ func (s *snapshotStore) overtaken(index uint64) error {
 type snapshotSink struct {
 	store  *snapshotStore
 	id     string
+	index  uint64
 	mark   string
 	file   *os.File
 	plain  []byte // of the next piece
@@ -349,13 +350,18 @@ func (k *snapshotSink) flush(last bool) error {
 	return nil
 }
 
-// Close finishes the snapshot: it exists from here on, or not at all.
+// Close finishes the snapshot: it exists from here on, or not at all. One that
+// this member takes may have been overtaken by a leader's meanwhile; raft would
+// believe that its log ends where the older one does, and vote by that.
 func (k *snapshotSink) Close() error {
 	if k.done {
 		return nil
 	}
 	if k.failed != nil {
 		return errors.Join(k.failed, k.Cancel())
+	}
+	if err := k.store.overtaken(k.index); err != nil {
+		return errors.Join(err, k.Cancel())
 	}
 	if err := k.flush(true); err != nil {
 		return errors.Join(err, k.Cancel())

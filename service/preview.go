@@ -36,6 +36,12 @@ func Preview(v *store.View, wishes []api.Wish, kept func(api.Wish) Kept) []api.P
 	}
 	out := make([]api.Preview, len(wishes))
 	for i, wish := range wishes {
+		if wish.Remove {
+			for t := range v.Tasks.By(store.ByService, wish.ID) {
+				s.RemoveTask(t.ID)
+			}
+			continue
+		}
 		out[i] = preview(v, s, wish, "preview-"+strconv.Itoa(i), kept)
 	}
 	return out

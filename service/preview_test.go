@@ -1,6 +1,7 @@
 package service
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -66,6 +67,30 @@ func TestPreview(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// TestPreviewOfRoom: what is removed makes room for what comes after it.
+func TestPreviewOfRoom(t *testing.T) {
+	s := store.New()
+	err := s.Update(t.Context(), func(tx *store.Tx) error {
+		r := &api.Revision{Meta: api.Meta{ID: "r"}, ServiceID: "old", Number: 1, Spec: wishFor(1, 3<<28)}
+		task := &api.Task{
+			Meta: api.Meta{ID: "t"}, ServiceID: "old", Revision: "r", NodeID: "n1", Slot: 1, DesiredState: swarm.TaskStateRunning,
+			Status: swarm.TaskStatus{State: swarm.TaskStateRunning},
+		}
+		return errors.Join(tx.Put(readyNode("n1")), tx.Put(r), tx.Put(task), tx.Put(&api.Service{Meta: api.Meta{ID: "old"}, Spec: r.Spec, Revision: "r"}))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := func(api.Wish) Kept { return KeptNowhere }
+	wish := api.Wish{Spec: wishFor(1, 3<<28)}
+	if got := Preview(s.View(), []api.Wish{wish}, none); got[0].Waiting != 1 {
+		t.Errorf("beside what is there: %+v", got)
+	}
+	if got := Preview(s.View(), []api.Wish{{ID: "old", Remove: true}, wish}, none); len(got) != 2 || got[1].Nodes["n1"] != 1 {
+		t.Errorf("in the place of what goes: %+v", got)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/hashicorp/raft"
@@ -152,11 +151,12 @@ func (s *Store) openBolt(check func(*os.File) error) error {
 					return nil, err
 				}
 				s.file = f
-				if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-					if errors.Is(err, syscall.EWOULDBLOCK) {
-						err = fmt.Errorf("raft log %s is in use by another process: %w", path, errdefs.ErrFailedPrecondition)
-					}
+				free, err := lock(f)
+				if err != nil {
 					return nil, err
+				}
+				if !free {
+					return nil, fmt.Errorf("raft log %s is in use by another process: %w", path, errdefs.ErrFailedPrecondition)
 				}
 				if err := check(f); err != nil {
 					return nil, err

@@ -43,7 +43,7 @@ func openStore(t testing.TB, path string) *Store {
 
 // fastDir is on a filesystem without a disk where there is one: the trials of
 // a damage test are many, and none of them is about the disk.
-func fastDir(t *testing.T) string {
+func fastDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "boltlog")
 	if err != nil {

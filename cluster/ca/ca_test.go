@@ -148,6 +148,44 @@ func FuzzSign(f *testing.F) {
 	})
 }
 
+// FuzzIdentity: what a certificate says of its node is read in one way alone.
+func FuzzIdentity(f *testing.F) {
+	root := newRoot(f, "c1")
+	for _, id := range []Identity{
+		{NodeID: "m1", Role: RoleManager, ClusterID: "c1", Since: 1234},
+		{NodeID: "w1", Role: RoleWorker, ClusterID: "c1"},
+	} {
+		csr, _, err := NewRequest()
+		if err != nil {
+			f.Fatal(err)
+		}
+		certPEM, err := root.Sign(csr, id, time.Hour, time.Now())
+		if err != nil {
+			f.Fatal(err)
+		}
+		block, _ := pem.Decode(certPEM)
+		f.Add(block.Bytes)
+	}
+	f.Add(root.Cert.Raw)
+	f.Fuzz(func(t *testing.T, der []byte) {
+		certs, err := ParseCertificates(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		if err != nil {
+			return
+		}
+		id, err := CertificateIdentity(certs[0])
+		if err != nil {
+			return
+		}
+		if id.validate() != nil {
+			t.Fatalf("read as %+v", id)
+		}
+		again, err := CertificateIdentity(&x509.Certificate{Subject: id.subject()})
+		if err != nil || again != id {
+			t.Fatalf("%+v, then %+v, %v", id, again, err)
+		}
+	})
+}
+
 func TestSignTakesOnlyTheKeyFromARequest(t *testing.T) {
 	root := newRoot(t, "c1")
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -1,6 +1,7 @@
 package ca
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -206,6 +207,10 @@ func TestOwnRoot(t *testing.T) {
 		{"not yet", func(c *x509.Certificate) { c.NotBefore = now.Add(time.Hour) }, false, "not valid before"},
 		{"too short", func(c *x509.Certificate) { c.NotAfter = now.Add(time.Hour) }, false, "expires at"},
 		{"weak", func(*x509.Certificate) {}, true, "1024 bits"},
+		{"for servers alone", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} }, false, "incompatible key usage"},
+		{"with a rule that nobody knows", func(c *x509.Certificate) {
+			c.ExtraExtensions = []pkix.Extension{{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
+		}, false, "unhandled critical extension"},
 	} {
 		template := good
 		c.change(&template)
@@ -238,6 +243,62 @@ func TestOwnRoot(t *testing.T) {
 			t.Error("two certificates were taken for one root")
 		}
 	}
+}
+
+// FuzzOwnRoot: a root that is taken has to do all that a root is there for.
+func FuzzOwnRoot(f *testing.F) {
+	now := time.Now()
+	// One key for all processes: the seeds come from another than the one that
+	// tries them.
+	key, err := ecdsa.ParseRawPrivateKey(elliptic.P256(), bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		f.Fatal(err)
+	}
+	keyPEM, err := encodeKey(key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, c := range []x509.Certificate{
+		{},
+		{KeyUsage: x509.KeyUsageCertSign, MaxPathLen: 1},
+		{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}},
+		{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}},
+		{PermittedDNSDomainsCritical: true, PermittedDNSDomains: []string{"example.com"}},
+		{ExtraExtensions: []pkix.Extension{{Id: []int{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}},
+	} {
+		c.SerialNumber, c.Subject = big.NewInt(1), pkix.Name{CommonName: "Example"}
+		c.NotBefore, c.NotAfter = now.Add(-time.Hour), now.AddDate(10, 0, 0)
+		c.IsCA, c.BasicConstraintsValid = true, true
+		der, err := x509.CreateCertificate(rand.Reader, &c, &c, key.Public(), key)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(der)
+	}
+	f.Fuzz(func(t *testing.T, der []byte) {
+		root, err := ParseOwnRoot(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), keyPEM, 90*24*time.Hour, now)
+		if err != nil {
+			return
+		}
+		credentials(t, root, worker, 90*24*time.Hour, now)
+		next := newRoot(t, "c1")
+		cross, err := root.CrossSign(next.Cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := credentials(t, next, worker, 90*24*time.Hour, now).Bundle()
+		chain, err := ParseCertificates(append(b.CertPEM, cross...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool := x509.NewCertPool()
+		pool.AddCert(root.Cert)
+		for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+			if _, err := verifyChain(chain, pool, usage, now); err != nil {
+				t.Errorf("its successor's are not believed: %v", err)
+			}
+		}
+	})
 }
 
 func TestRefresh(t *testing.T) {

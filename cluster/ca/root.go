@@ -119,7 +119,49 @@ func ParseOwnRoot(certPEM, keyPEM []byte, validity time.Duration, now time.Time)
 	case root.Cert.NotAfter.Before(now.Add(validity)):
 		return bad("expires at %s, before the first certificates of nodes do, which live for %s", root.Cert.NotAfter.UTC().Format(time.RFC3339), validity)
 	}
+	if err := root.try(validity, now); err != nil {
+		return bad("can not be the root of a cluster (%v)", err)
+	}
 	return root, nil
+}
+
+// try signs for a node that does not exist, and vouches for a successor that
+// does: what a certificate may say to restrict its authority is without end, and
+// nodes that do not believe each other can not be told of another root either.
+func (r *Root) try(validity time.Duration, now time.Time) error {
+	next, err := NewRoot("trial", now)
+	if err != nil {
+		return err
+	}
+	cross, err := r.CrossSign(next.Cert)
+	if err != nil {
+		return err
+	}
+	csr, _, err := NewRequest()
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(r.Cert)
+	for _, by := range []struct {
+		root  *Root
+		above []byte
+	}{{r, nil}, {next, cross}} {
+		signed, err := by.root.Sign(csr, Identity{NodeID: "trial", Role: RoleManager, ClusterID: "trial"}, validity, now)
+		if err != nil {
+			return err
+		}
+		chain, err := ParseCertificates(append(signed, by.above...))
+		if err != nil {
+			return err
+		}
+		for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+			if _, err := verifyChain(chain, pool, usage, now); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // ParseRoot reads what CertPEM and KeyPEM wrote.

@@ -3,6 +3,7 @@ package seal
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -85,15 +86,85 @@ func TestOpensOnlyWhereItBelongs(t *testing.T) {
 	})
 }
 
+// fuzzKey is the same in all processes: seeds come from another than the one that
+// tries them.
+var fuzzKey = keyOf([KeySize]byte{1}, own)
+
 func FuzzOpen(f *testing.F) {
-	k := NewKey(own)
 	at := Place{Kind: KindEntry, Index: 7}
 	f.Add([]byte{})
 	f.Add(make([]byte, Overhead))
 	f.Add(make([]byte, Overhead+100))
+	f.Add(fuzzKey.Seal(at, []byte("sealed")))
+	f.Add(fuzzKey.Seal(Place{Kind: KindEntry, Index: 8}, []byte("elsewhere")))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if _, err := k.Open(at, data); !errors.Is(err, ErrSealed) {
-			t.Fatalf("a forgery was opened: %v", err)
+		plain, err := fuzzKey.Open(at, data)
+		if err == nil && string(plain) != "sealed" || err != nil && !errors.Is(err, ErrSealed) {
+			t.Fatalf("opened as %q: %v", plain, err)
+		}
+	})
+}
+
+// FuzzFile: the file with the data key is read before anything vouches for it.
+func FuzzFile(f *testing.F) {
+	unlock := UnlockKey{2}
+	path := filepath.Join(f.TempDir(), "key")
+	for _, lock := range []Lock{{}, {Epoch: 1, Key: &unlock}} {
+		if _, err := Create(path, fuzzKey, lock); err != nil {
+			f.Fatal(err)
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		var g guarded
+		if err := json.Unmarshal(raw, &g); err != nil {
+			f.Fatal(err)
+		}
+		f.Add([]byte(g.Content), true)
+		f.Add(raw, false)
+	}
+	f.Add([]byte(`{"Format":2}`), true)
+	f.Fuzz(func(t *testing.T, data []byte, whole bool) {
+		if whole { // what is in it may be anything, undamaged
+			var err error
+			if data, err = json.Marshal(guarded{Content: data, Sum: checksum(data)}); err != nil {
+				return
+			}
+		}
+		path := filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(path, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		file, err := Load(path, own)
+		if err != nil {
+			if !errdefs.IsDataLoss(err) && !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), path) {
+				t.Fatal(err)
+			}
+			return
+		}
+		for _, key := range []*UnlockKey{nil, {3}, &unlock} {
+			k, err := file.Open(key)
+			if err != nil {
+				if !errdefs.IsDataLoss(err) && !errdefs.IsUnauthorized(err) {
+					t.Fatal(err)
+				}
+				continue
+			}
+			if file.Locked() && (key != &unlock || k.raw != fuzzKey.raw) {
+				t.Fatal("a locked data key was opened without its key")
+			}
+		}
+	})
+}
+
+func FuzzUnlockKey(f *testing.F) {
+	f.Add(UnlockKey{1}.String())
+	f.Add(unlockPrefix)
+	f.Add(unlockPrefix + strings.Repeat("A", 42) + "\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		if k, err := ParseUnlockKey(text); err == nil && k.String() != text {
+			t.Fatalf("%q was read as %q", text, k)
 		}
 	})
 }

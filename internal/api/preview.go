@@ -6,6 +6,8 @@ import "github.com/docker/docker/api/types/swarm"
 type Wish struct {
 	ID   string `json:",omitempty"`
 	Spec swarm.ServiceSpec
+	// Remove is set on one that is to go: wishes after it have its ports and its room.
+	Remove bool `json:",omitempty"`
 }
 
 // Preview is what would become of a wish if it were granted now.

@@ -235,6 +235,36 @@ func TestDifferences(t *testing.T) {
 	}
 }
 
+// TestPrecede: order that nobody asked for never makes a circle.
+func TestPrecede(t *testing.T) {
+	service := func(key string, after ...Dependency) Service { return Service{Key: key, After: after} }
+	s := Stack{Services: []Service{service("a"), service("b", Dependency{Key: "c", Condition: Started}), service("c"), service("d")}}
+	expect := func(want string) {
+		t.Helper()
+		order, err := s.Order()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []string
+		for _, service := range order {
+			keys = append(keys, service.Key)
+		}
+		if got := strings.Join(keys, " "); got != want {
+			t.Errorf("order %s, want %s", got, want)
+		}
+	}
+	expect("a c b d")
+	s.Precede("d", "a")
+	expect("d a c b")
+	s.Precede("a", "d") // two that swap
+	s.Precede("b", "c") // against what the file says
+	s.Precede("a", "a")
+	s.Precede("a", "x")
+	expect("d a c b")
+	s.Precede("b", "d")
+	expect("c b d a")
+}
+
 // TestNoDifference: how often a job runs is counted from nothing, and what was deployed is what is deployed again.
 func TestNoDifference(t *testing.T) {
 	one, two := uint64(1), uint64(2)

@@ -56,6 +56,8 @@ const (
 	Started   Condition = types.ServiceConditionStarted
 	Healthy   Condition = types.ServiceConditionHealthy
 	Completed Condition = types.ServiceConditionCompletedSuccessfully
+	// Applied is no more than order: see Precede.
+	Applied Condition = "applied"
 )
 
 // Dependency is one entry of depends_on. Key is the service that has to be there first.
@@ -154,6 +156,24 @@ func (s *Stack) Order() ([]Service, error) {
 		}
 	}
 	return order, nil
+}
+
+// Has tells whether the stack has a service of a name.
+func (s *Stack) Has(name string) bool {
+	return slices.ContainsFunc(s.Services, func(s Service) bool { return s.Spec.Name == name })
+}
+
+// Precede has one service applied before another, unless it comes after that itself.
+func (s *Stack) Precede(first, then string) {
+	i := slices.IndexFunc(s.Services, func(s Service) bool { return s.Key == then })
+	if i < 0 || first == then {
+		return
+	}
+	was := s.Services[i].After
+	s.Services[i].After = append(slices.Clip(was), Dependency{Key: first, Condition: Applied})
+	if _, err := s.Order(); err != nil {
+		s.Services[i].After = was
+	}
 }
 
 // networks are those that services use. One that the file does not describe is the stack's default network.

@@ -108,6 +108,9 @@ func managersOf(v *store.View) []swarm.Peer {
 	return peers
 }
 
+// NodeLeft is what a node that left is said to be DOWN for.
+const NodeLeft = "the node left the swarm"
+
 // LeaveNode notes that a node goes by its own will: it is DOWN at once, without
 // the wait for its heartbeat, and can be removed.
 func (c *Control) LeaveNode(ctx context.Context, nodeID string) error {
@@ -117,7 +120,7 @@ func (c *Control) LeaveNode(ctx context.Context, nodeID string) error {
 			return nil
 		}
 		n = api.Clone(n)
-		n.SetStatus(swarm.NodeStatus{State: swarm.NodeStateDown, Message: "the node left the swarm", Addr: n.Status.Addr}, time.Now())
+		n.SetStatus(swarm.NodeStatus{State: swarm.NodeStateDown, Message: NodeLeft, Addr: n.Status.Addr}, time.Now())
 		n.Spec.Role, n.Role = swarm.NodeRoleWorker, swarm.NodeRoleWorker
 		n.Keys = nil // it wipes them, and will not be back
 		n.SetWireGuard(api.WireGuard{}, time.Now())

@@ -75,7 +75,7 @@ func hostPortsLead(v *store.View, spec *swarm.ServiceSpec) error {
 // an automatic choice has to avoid. That happens before the transaction, which
 // may not wait for anything; a program that takes the port in between is found
 // by the node itself.
-func (c *Control) freeOnNodes(ctx context.Context, id string, spec *swarm.EndpointSpec, old *api.Service) (service.BusyPorts, error) {
+func (c *Control) freeOnNodes(ctx context.Context, v *store.View, id string, spec *swarm.EndpointSpec, old *api.Service) (service.BusyPorts, error) {
 	busy := service.BusyPorts{}
 	if c.ports == nil {
 		return busy, nil
@@ -83,7 +83,7 @@ func (c *Control) freeOnNodes(ctx context.Context, id string, spec *swarm.Endpoi
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
 	for range rechoose {
-		ports, err := service.PlanPorts(c.View(), id, spec, old, busy)
+		ports, err := service.PlanPorts(v, id, spec, old, busy)
 		if err != nil {
 			return nil, err
 		}

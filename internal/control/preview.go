@@ -22,16 +22,12 @@ func (c *Control) Preview(ctx context.Context, wishes []api.Wish) ([]api.Preview
 	}
 	v := c.View()
 	refused := make([]error, len(wishes))
-	busy := make([]service.BusyPorts, len(wishes))
-	for i := range wishes {
-		busy[i], refused[i] = c.previewable(ctx, v, &wishes[i])
-	}
-	// One after the other, as they would be granted: two may want the same port.
+	// One after the other, as they would be granted: two may want the same port, or
+	// one that another gives up. That takes as long as the nodes that are asked, and
+	// holds up nobody.
 	if err := c.store.Update(ctx, func(tx *store.Tx) error {
 		for i := range wishes {
-			if refused[i] == nil {
-				refused[i] = try(tx, &wishes[i], busy[i])
-			}
+			refused[i] = c.try(ctx, tx, &wishes[i])
 		}
 		return errOnlyLooked
 	}); !errors.Is(err, errOnlyLooked) {
@@ -62,40 +58,39 @@ func (c *Control) Preview(ctx context.Context, wishes []api.Wish) ([]api.Preview
 // errOnlyLooked ends a transaction that nothing is to come of.
 var errOnlyLooked = errors.New("only looked")
 
-// previewable checks a wish as the request itself would be, and brings it into the form in which it would be stored.
-func (c *Control) previewable(ctx context.Context, v *store.View, w *api.Wish) (service.BusyPorts, error) {
-	w.Spec = normalizeSpec(w.Spec)
+// try grants a wish in a transaction, after the checks that the request itself would meet, and brings it into the form
+// in which it would be stored.
+func (c *Control) try(ctx context.Context, tx *store.Tx, w *api.Wish) error {
+	s := &api.Service{Meta: api.Meta{ID: api.NewID()}}
 	var old *api.Service
 	var before *swarm.ServiceSpec
-	if w.ID == "" {
-		if err := nameFree(v, w.Spec.Name); err != nil {
-			return nil, err
-		}
-	} else {
+	if w.ID != "" {
 		var err error
-		if old, err = findService(v, w.ID); err != nil {
-			return nil, err
+		if old, err = findService(&tx.View, w.ID); err != nil {
+			return err
 		}
-		w.ID, before = old.ID, &old.Spec
-		if err := validateChange(before, &w.Spec); err != nil {
-			return nil, err
+		w.ID, before, s = old.ID, &old.Spec, api.Clone(old)
+	}
+	if w.Remove && old != nil {
+		return tx.Delete(api.KindService, old.ID)
+	}
+	w.Spec = normalizeSpec(w.Spec)
+	if old == nil {
+		if err := nameFree(&tx.View, w.Spec.Name); err != nil {
+			return err
 		}
+	} else if err := validateChange(before, &w.Spec); err != nil {
+		return err
 	}
 	if err := validateSpec(&w.Spec); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.allowSettings(&w.Spec, before); err != nil {
-		return nil, err
+		return err
 	}
-	return c.freeOnNodes(ctx, w.ID, w.Spec.EndpointSpec, old)
-}
-
-// try grants a wish in a transaction, as far as others may be in its way.
-func try(tx *store.Tx, w *api.Wish, busy service.BusyPorts) error {
-	s := &api.Service{Meta: api.Meta{ID: api.NewID()}}
-	old, exists := tx.Services.Get(w.ID)
-	if exists {
-		s = api.Clone(old)
+	busy, err := c.freeOnNodes(ctx, &tx.View, w.ID, w.Spec.EndpointSpec, old)
+	if err != nil {
+		return err
 	}
 	s.Spec = copySpec(w.Spec)
 	if err := fillEndpoint(&tx.View, s, old, busy); err != nil {

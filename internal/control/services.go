@@ -33,7 +33,7 @@ func (c *Control) CreateService(ctx context.Context, spec swarm.ServiceSpec, reg
 	if err := nameFree(c.View(), spec.Name); err != nil {
 		return "", err // before the nodes are asked for their ports
 	}
-	busy, err := c.freeOnNodes(ctx, id, spec.EndpointSpec, nil)
+	busy, err := c.freeOnNodes(ctx, c.View(), id, spec.EndpointSpec, nil)
 	if err != nil {
 		return "", err
 	}
@@ -130,7 +130,7 @@ func (c *Control) UpdateService(ctx context.Context, ref string, u Update) error
 	if err := c.allowSettings(&spec, &old.Spec); err != nil {
 		return err
 	}
-	busy, err := c.freeOnNodes(ctx, old.ID, spec.EndpointSpec, old)
+	busy, err := c.freeOnNodes(ctx, c.View(), old.ID, spec.EndpointSpec, old)
 	if err != nil {
 		return err
 	}

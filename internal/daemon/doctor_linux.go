@@ -16,8 +16,11 @@ import (
 
 	"shoal/cluster/ca"
 	"shoal/internal/api"
+	"shoal/internal/control"
 	"shoal/internal/doctor"
 	"shoal/internal/netkit"
+	"shoal/internal/store"
+	"shoal/service"
 	"shoal/task"
 )
 
@@ -204,6 +207,7 @@ func (m *member) facts(ctx context.Context) doctor.Member {
 		f.Session = f.Session || p.Session
 	}
 	if m.manager != nil {
+		f.Nodes = nodeFacts(m.manager.store.View())
 		st := m.cluster.Raft.Stats()
 		f.Raft = &doctor.Raft{State: st.State, Leader: st.LeaderID, Applied: st.AppliedIndex, Last: st.LastIndex}
 		for _, s := range st.Servers {
@@ -213,6 +217,33 @@ func (m *member) facts(ctx context.Context) doctor.Member {
 		}
 	}
 	return f
+}
+
+// nodeFacts are what the managers know of all nodes.
+func nodeFacts(v *store.View) []doctor.Node {
+	held := service.HeldUp(v)
+	out := make([]doctor.Node, 0, v.Nodes.Len())
+	for n := range v.Nodes.All() {
+		d := doctor.Node{
+			Name: cmp.Or(n.Description.Hostname, n.ID), Manager: n.Role == swarm.NodeRoleManager,
+			Ready: n.Status.State == swarm.NodeStateReady, Down: n.Status.State == swarm.NodeStateDown, DownSince: n.DownSince,
+			Left: n.Status.Message == control.NodeLeft, NoEngine: n.NoEngine, Message: n.Status.Message, HoldsUp: held[n.ID],
+		}
+		switch n.Spec.Availability {
+		case swarm.NodeAvailabilityPause:
+			d.Closed = "paused"
+		case swarm.NodeAvailabilityDrain:
+			d.Closed = "drained"
+			for t := range v.Tasks.By(store.ByNode, n.ID) {
+				if !api.Terminal(t.Status.State) {
+					d.Staying++
+				}
+			}
+		}
+		out = append(out, d)
+	}
+	slices.SortFunc(out, func(a, b doctor.Node) int { return cmp.Compare(a.Name, b.Name) })
+	return out
 }
 
 // remembered stands for the managers' word where they have not spoken yet: what

@@ -32,6 +32,7 @@ const (
 	CheckReach       = "reachability"
 	CheckClock       = "clock"
 	CheckRaft        = "raft"
+	CheckNodes       = "nodes"
 	CheckEncryption  = "encryption"
 	CheckDrift       = "drift"
 	CheckPorts       = "ports"
@@ -73,6 +74,7 @@ func Diagnose(f Facts) []Finding {
 		out.reach(f.Name, m.Peers)
 		out.clocks(m.Peers)
 		out.raft(m)
+		out.nodes(m.Nodes, f.Now)
 		out.encryption(m.Encryption, f.Now)
 		out.drift(m.Drift)
 		out.ports(m.Ports)

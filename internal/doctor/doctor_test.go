@@ -31,6 +31,7 @@ func healthy() Facts {
 			Peers:       []Peer{peer("b", "n2", "10.0.0.2"), peer("c", "n3", "10.0.0.3")},
 			Raft:        &Raft{State: "Follower", Leader: "b", Applied: 499, Last: 500, Voters: 3},
 			Session:     true,
+			Nodes:       []Node{{Name: "n1", Manager: true, Ready: true}, {Name: "n2", Manager: true, Ready: true}, {Name: "n3", Ready: true, Closed: "drained"}},
 			Drift:       Drift{Known: true},
 		},
 	}
@@ -53,7 +54,7 @@ func TestHealthy(t *testing.T) {
 			t.Errorf("a healthy node: %+v", f)
 		}
 	}
-	for _, c := range []string{CheckCluster, CheckEngine, CheckKernel, CheckDisk, CheckCertificate, CheckReach, CheckClock, CheckRaft, CheckDrift} {
+	for _, c := range []string{CheckCluster, CheckEngine, CheckKernel, CheckDisk, CheckCertificate, CheckReach, CheckClock, CheckRaft, CheckNodes, CheckDrift} {
 		if !checks[c] {
 			t.Errorf("check %q says nothing: it may not have been made", c)
 		}
@@ -89,6 +90,33 @@ func TestFindings(t *testing.T) {
 		"no forwarding":  {func(f *Facts) { f.Kernel.Forwarding = false }, CheckKernel, Fail, "sysctl -w net.ipv4.ip_forward=1"},
 		"conntrack full": {func(f *Facts) { f.Kernel.Conntrack = 950 }, CheckKernel, Fail, "nf_conntrack_max=2000"},
 		"bridge filter":  {func(f *Facts) { f.Kernel.BridgeNF = true }, CheckKernel, OK, "br_netfilter"},
+
+		"nodes": {func(*Facts) {}, CheckNodes, OK, "3 of 3 nodes: are Ready"},
+		"node down": {func(f *Facts) {
+			f.Member.Nodes[2] = Node{Name: "n3", Down: true, DownSince: now.Add(-3 * time.Minute), Message: "no heartbeat for 15s", Closed: "drained"}
+		}, CheckNodes, Fail, `if it is gone for good: "shoal node rm --force n3"`},
+		"since when": {func(f *Facts) {
+			f.Member.Nodes[2] = Node{Name: "n3", Down: true, DownSince: now.Add(-3 * time.Minute), Message: "no heartbeat for 15s"}
+		}, CheckNodes, Fail, "n3: is Down for 3 minutes: no heartbeat for 15s"},
+		"manager down": {func(f *Facts) { f.Member.Nodes[1] = Node{Name: "n2", Manager: true, Down: true} }, CheckNodes, Fail, `"shoal node demote n2", then "shoal node rm --force n2"`},
+		"node without engine": {func(f *Facts) {
+			f.Member.Nodes[2] = Node{Name: "n3", Down: true, NoEngine: true, Message: "Docker engine: refused"}
+		}, CheckNodes, Fail, "systemctl start docker"},
+		"engine silent": {func(f *Facts) {
+			f.Member.Nodes[2].NoEngine, f.Member.Nodes[2].Message = true, "Docker engine does not answer"
+		}, CheckNodes, Warn, "n3: is given no tasks: Docker engine does not answer"},
+		"node left": {func(f *Facts) { f.Member.Nodes[2] = Node{Name: "n3", Down: true, Left: true} }, CheckNodes, Warn, `"shoal node rm n3"`},
+		"drained for nothing": {
+			func(f *Facts) { f.Member.Nodes[2].HoldsUp = []string{"web", "api"} }, CheckNodes, Warn,
+			`n3: is drained, and could run tasks that wait for a node: of web, api`,
+		},
+		"and what to do":   {func(f *Facts) { f.Member.Nodes[2].HoldsUp = []string{"web", "api"} }, CheckNodes, Warn, `"shoal node update --availability active n3"`},
+		"drain in the way": {func(f *Facts) { f.Member.Nodes[2].Staying = 2 }, CheckNodes, Warn, `"shoal node ps n3"`},
+		"many down": {func(f *Facts) {
+			for range 20 {
+				f.Member.Nodes = append(f.Member.Nodes, Node{Name: "x", Down: true})
+			}
+		}, CheckNodes, Warn, "10 more: have something wrong"},
 
 		"encrypted":       {func(f *Facts) { f.Member.Encryption = encryption(nil) }, CheckEncryption, OK, "this node's key: is 2 hours old"},
 		"spoke with":      {func(f *Facts) { f.Member.Encryption = encryption(nil) }, CheckEncryption, OK, "n2: last agreed on a key"},

@@ -64,6 +64,7 @@ type Member struct {
 	Certificate Certificate
 	Peers       []Peer
 	Raft        *Raft       // nil on a worker
+	Nodes       []Node      // all of the cluster; none on a worker
 	Session     bool        // the leader has a session with this node
 	Encryption  *Encryption // nil while this node has no encrypted network
 	Drift       Drift
@@ -129,6 +130,21 @@ type Raft struct {
 	Applied uint64
 	Last    uint64
 	Voters  int
+}
+
+// Node is a node as the managers know it.
+type Node struct {
+	Name      string
+	Manager   bool
+	Ready     bool
+	Down      bool
+	DownSince time.Time // zero: that was not noted
+	Left      bool      // by its own will
+	NoEngine  bool      // its engine does not answer
+	Message   string    // why it is Down, or has no engine
+	Closed    string    // "drained" or "paused"; "" if it takes tasks
+	HoldsUp   []string  // services whose tasks wait, and that it would take were it not closed
+	Staying   int       // tasks that still run there though it is drained
 }
 
 // Encryption is how this node's part in encrypted networks is.

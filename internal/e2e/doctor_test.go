@@ -154,6 +154,7 @@ func TestDoctor(t *testing.T) {
 			t.Fatal(err)
 		}
 		finds(t, h3, doctor.CheckEngine, "does not answer")
+		finds(t, h1, doctor.CheckNodes, h3.Name+": is Down", "Docker engine")
 		if err := h3.StartEngine(ctx); err != nil {
 			t.Fatal(err)
 		}
