@@ -11,8 +11,14 @@ BASHDIR ?= $(PREFIX)/share/bash-completion/completions
 ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
 FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 
-# A source archive has no history; what it calls itself is then "dev".
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# What a build says of itself. A source archive has no history, and that of a
+# repository which it was unpacked in is not its own: it is "dev", and says no more.
+# Nor does a changed tree say of which commit it is. The time is the commit's, so
+# that the same source gives the same program.
+OWN     := $(if $(shell git rev-parse --show-prefix 2>&1),,$(shell git ls-files Makefile 2>/dev/null))
+VERSION := $(if $(OWN),$(shell git describe --tags --always --dirty),dev)
+COMMIT  := $(if $(OWN),$(shell git diff --quiet HEAD && git rev-parse --short=7 HEAD))
+BUILT   := $(if $(COMMIT),$(shell TZ=UTC0 git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd))
 
 GO          := go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -28,7 +34,7 @@ export CGO_ENABLED = 0
 .PHONY: build tools test unit e2e compare lint bench demo demo-down setup install uninstall clean help
 
 build: ## compile bin/shoal
-	$(GO) build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/shoal .
+	$(GO) build -buildvcs=false -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.built=$(BUILT)' -o bin/shoal .
 
 tools: ## compile bin/testbed, which makes and removes test hosts
 	$(GO) build -buildvcs=false -trimpath -o bin/testbed ./internal/testbed/cmd/testbed

@@ -22,6 +22,7 @@ var parts = []struct {
 }{
 	{"internal/api", nil, "the nouns know nobody"},
 	{"internal/atomicfile", nil, "a leaf: it knows files"},
+	{"internal/build", nil, "a leaf: it knows what this program was built from"},
 	{"internal/wake", nil, "a leaf: it knows nothing at all"},
 	{"internal/netkit", nil, "a leaf: tools round the kernel's network"},
 	{"internal/doctor", nil, "it judges facts, and gathers none"},
@@ -30,14 +31,14 @@ var parts = []struct {
 	{"cluster", []string{"internal/store"}, "agreement does not depend on what is agreed upon"},
 	{"service", []string{"internal/store", "network/ipam"}, "the leader decides from the store alone"},
 	{"internal/session", []string{"internal/store"}, "it carries, and does not decide"},
-	{"internal/httpapi", []string{"internal/store", "internal/control", "internal/doctor", "internal/events", engine}, "the API speaks to the verbs, not past them"},
+	{"internal/httpapi", []string{"internal/store", "internal/control", "internal/doctor", "internal/events", "internal/build", engine}, "the API speaks to the verbs, not past them"},
 	{"internal/control", []string{"internal/store", "service", "internal/session", "cluster", "network/ipam"}, "verbs change the store; nodes follow by themselves"},
 	{"task", nil, "a worker sees only what it was assigned"},
 	{"task/docker", []string{"task", engine}, "the one place where a worker meets its engine"},
 	{"network", []string{"internal/netkit"}, "the network is compiled from the node's state alone"},
 	{"lb", []string{"internal/netkit"}, "the mesh is compiled from the node's state alone"},
 	{"internal/compose", []string{"internal/nearest"}, "it turns files into specs, and asks nobody"},
-	{"cli", []string{"internal/compose", "internal/daemon", "internal/doctor", "internal/nearest", engine}, "the command line is a client like any other"},
+	{"cli", []string{"internal/compose", "internal/daemon", "internal/doctor", "internal/nearest", "internal/build", engine}, "the command line is a client like any other"},
 }
 
 const (

@@ -9,16 +9,17 @@ import (
 	"syscall"
 
 	"shoal/cli"
+	"shoal/internal/build"
 	"shoal/internal/daemon"
 )
 
-// version is set by the linker; see the Makefile.
-var version = "dev"
+// What the linker is told of the build; see the Makefile.
+var version, commit, built string
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	app := cli.App{
-		Version: version,
+		Build: build.Of(version, commit, built),
 		Daemon: func(ctx context.Context, c cli.DaemonConfig) error {
 			return daemon.Run(ctx, daemon.Config(c))
 		},

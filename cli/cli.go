@@ -14,11 +14,12 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"shoal/cli/flags"
+	"shoal/internal/build"
 )
 
 // App is the command line with what it needs from outside.
 type App struct {
-	Version string
+	Build build.Info
 	// Daemon runs a node until ctx ends. Nil where the daemon cannot run.
 	Daemon func(ctx context.Context, c DaemonConfig) error
 	// WireGuard serves a WireGuard device until it is removed.
@@ -103,7 +104,7 @@ func (s *session) run(ctx context.Context, args []string) error {
 			if !s.global.Bool("version") {
 				return s.help(root)
 			}
-			_, err := fmt.Fprintf(s.out, "shoal version %s\n", s.app.Version)
+			_, err := fmt.Fprintf(s.out, "shoal version %s\n", s.app.Build.Version)
 			return err
 		},
 		OnUsageError: func(_ *cli.Context, err error, _ bool) error {

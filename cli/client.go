@@ -41,7 +41,7 @@ func (s *session) api() (*client.Client, error) {
 	if strings.HasPrefix(host, "/") {
 		host = "unix://" + host
 	}
-	opts := []client.Opt{client.WithHost(host), client.WithAPIVersionNegotiation(), client.WithUserAgent("shoal/" + s.app.Version), client.WithHTTPHeaders(s.headers)}
+	opts := []client.Opt{client.WithHost(host), client.WithAPIVersionNegotiation(), client.WithUserAgent("shoal/" + s.app.Build.Version), client.WithHTTPHeaders(s.headers)}
 	if files, ok, err := s.certFiles(); err != nil {
 		return nil, err
 	} else if ok && strings.HasPrefix(host, "tcp://") {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"shoal/cli/flags"
+	"shoal/internal/build"
 )
 
 // DaemonConfig is what shoal daemon was told, and defaults for the rest: nothing in it is empty but what is
@@ -21,7 +22,7 @@ type DaemonConfig struct {
 	APIAddr    string // host:port; may be empty
 	DataPlane  string // auto, nft or proxy
 	LogLevel   string
-	Version    string
+	Build      build.Info
 }
 
 // DefaultDataDir holds a node's state unless told otherwise.
@@ -51,7 +52,7 @@ func (s *session) daemonCommand() leaf {
 			if err != nil {
 				return err
 			}
-			config.Version = s.app.Version
+			config.Build = s.app.Build
 			return s.app.Daemon(ctx, config)
 		},
 	}

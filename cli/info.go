@@ -42,7 +42,7 @@ func (s *session) info(ctx context.Context, in input) error {
 	for _, warning := range append(slices.Clone(info.Warnings), info.Swarm.Warnings...) {
 		fmt.Fprintln(s.err, warning)
 	}
-	return printInfo(s.out, s.app.Version, s.host(), info)
+	return printInfo(s.out, s.app.Build.Version, s.host(), info)
 }
 
 // nodeInfo asks for /info by itself, because the Docker client drops the fields that it does not know.

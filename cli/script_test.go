@@ -19,6 +19,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"shoal/internal/build"
 )
 
 // The scripts run the real command line as a process against a daemon made of files: testdata/*.txt says how.
@@ -27,7 +29,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"shoal": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		os.Exit(App{Version: "1.2.3", Daemon: miniDaemon}.Run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
+		os.Exit(App{Build: build.Info{Version: "1.2.3", Commit: "0123456", Time: "2026-01-02T03:04:05Z"}, Daemon: miniDaemon}.Run(ctx, os.Args, os.Stdin, os.Stdout, os.Stderr))
 	}})
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"maps"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -62,21 +61,11 @@ func (s *session) version(ctx context.Context, in input) error {
 }
 
 func (s *session) clientVersion() clientVersion {
-	v := clientVersion{
-		Version: s.app.Version, APIVersion: api.DefaultVersion, DefaultAPIVersion: api.DefaultVersion,
+	return clientVersion{
+		Version: s.app.Build.Version, APIVersion: api.DefaultVersion, DefaultAPIVersion: api.DefaultVersion,
+		GitCommit: s.app.Build.Commit, BuildTime: s.app.Build.Time,
 		GoVersion: runtime.Version(), Os: runtime.GOOS, Arch: runtime.GOARCH,
 	}
-	if build, ok := debug.ReadBuildInfo(); ok {
-		for _, setting := range build.Settings {
-			switch setting.Key {
-			case "vcs.revision":
-				v.GitCommit = setting.Value[:min(len(setting.Value), 7)]
-			case "vcs.time":
-				v.BuildTime = setting.Value
-			}
-		}
-	}
-	return v
 }
 
 func printVersions(w io.Writer, v versions) error {
@@ -87,7 +76,11 @@ func printVersions(w io.Writer, v versions) error {
 		version += fmt.Sprintf(" (downgraded from %s)", c.DefaultAPIVersion)
 	}
 	p.line("Client:")
-	field := func(indent, name, value string) { p.line("%s%-*s%s", indent, 20-len(indent), name+":", value) }
+	field := func(indent, name, value string) {
+		if value != "" { // not every build knows its commit
+			p.line("%s%-*s%s", indent, 20-len(indent), name+":", value)
+		}
+	}
 	field(" ", "Version", c.Version)
 	field(" ", "API version", version)
 	field(" ", "Go version", c.GoVersion)

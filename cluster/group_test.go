@@ -7,10 +7,21 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
 )
+
+// bubble runs a test of several members in simulated time: elections are about
+// who was heard of in time, and the machine may be busy.
+func bubble(t *testing.T, f func(t *testing.T)) {
+	if raceDetector { // it and synctest do not go together before Go 1.27
+		f(t)
+		return
+	}
+	synctest.Test(t, f)
+}
 
 // group is several members in one process.
 type group struct {
@@ -117,118 +128,124 @@ func (g *group) agree(t testing.TB, want []string) {
 }
 
 func TestThreeVotersFailOverAndCatchUp(t *testing.T) {
-	g := newGroup(t, 3)
-	lead := g.leader(t)
-	var want []string
-	put := func(m *member, s string) {
-		t.Helper()
-		m.mustApply(t, s)
-		want = append(want, s)
-	}
-	for i := range 20 {
-		put(lead, fmt.Sprint("a", i))
-	}
-	g.agree(t, want)
-
-	var notLeader *NotLeaderError
-	for id, m := range g.members {
-		if m == lead {
-			continue
+	bubble(t, func(t *testing.T) {
+		g := newGroup(t, 3)
+		lead := g.leader(t)
+		var want []string
+		put := func(m *member, s string) {
+			t.Helper()
+			m.mustApply(t, s)
+			want = append(want, s)
 		}
-		if err := m.Apply(deadline(t), []byte("x")); !errors.As(err, &notLeader) || notLeader.LeaderID != lead.nodeID {
-			t.Fatalf("apply on follower %s: %v", id, err)
+		for i := range 20 {
+			put(lead, fmt.Sprint("a", i))
 		}
-	}
+		g.agree(t, want)
 
-	// The leader is cut off: the others go on, and it stops leading by itself.
-	g.isolate(lead)
-	begin := time.Now()
-	eventually(t, "the cut-off leader steps down", func() bool { _, self := lead.Leader(); return !self })
-	var next *member
-	eventually(t, "another leads", func() bool {
-		for _, m := range g.members {
-			if _, self := m.Leader(); self && m != lead {
-				next = m
+		var notLeader *NotLeaderError
+		for id, m := range g.members {
+			if m == lead {
+				continue
+			}
+			if err := m.Apply(deadline(t), []byte("x")); !errors.As(err, &notLeader) || notLeader.LeaderID != lead.nodeID {
+				t.Fatalf("apply on follower %s: %v", id, err)
 			}
 		}
-		return next != nil
-	})
-	t.Logf("failed over in %s with an election timeout of 200 ms", time.Since(begin))
-	// More than the trailing log, with a snapshot, so that the one that was
-	// cut off has to install it.
-	for i := range 60 {
-		put(next, fmt.Sprint("b", i))
-	}
-	if err := next.Snapshot(deadline(t)); err != nil {
-		t.Fatal(err)
-	}
-	put(next, "c")
-	g.heal()
-	g.agree(t, want)
 
-	// Everybody restarts.
-	ids := []string{"n1", "n2", "n3"}
-	for _, id := range ids {
-		g.stop(t, id)
-	}
-	for _, id := range ids {
-		g.start(t, id, Restart)
-	}
-	put(g.leader(t), "d")
-	g.agree(t, want)
-	if n := len(g.leader(t).Stats().Servers); n != 3 {
-		t.Fatalf("%d servers after the restart", n)
-	}
+		// The leader is cut off: the others go on, and it stops leading by itself.
+		g.isolate(lead)
+		begin := time.Now()
+		eventually(t, "the cut-off leader steps down", func() bool { _, self := lead.Leader(); return !self })
+		var next *member
+		eventually(t, "another leads", func() bool {
+			for _, m := range g.members {
+				if _, self := m.Leader(); self && m != lead {
+					next = m
+				}
+			}
+			return next != nil
+		})
+		t.Logf("failed over in %s with an election timeout of 200 ms", time.Since(begin))
+		// More than the trailing log, with a snapshot, so that the one that was
+		// cut off has to install it.
+		for i := range 60 {
+			put(next, fmt.Sprint("b", i))
+		}
+		if err := next.Snapshot(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+		put(next, "c")
+		g.heal()
+		g.agree(t, want)
+
+		// Everybody restarts.
+		ids := []string{"n1", "n2", "n3"}
+		for _, id := range ids {
+			g.stop(t, id)
+		}
+		for _, id := range ids {
+			g.start(t, id, Restart)
+		}
+		put(g.leader(t), "d")
+		g.agree(t, want)
+		if n := len(g.leader(t).Stats().Servers); n != 3 {
+			t.Fatalf("%d servers after the restart", n)
+		}
+	})
 }
 
 func TestPlannedStopHandsOver(t *testing.T) {
-	g := newGroup(t, 3)
-	lead := g.leader(t)
-	lead.mustApply(t, "a")
-	g.agree(t, []string{"a"})
-	// From now on nobody elects for want of a leader: only who is asked to.
-	for _, m := range g.members {
-		h, err := m.begin()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := h.ReloadableConfig()
-		c.HeartbeatTimeout, c.ElectionTimeout = time.Hour, time.Hour
-		err = h.ReloadConfig(c)
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	g.stop(t, lead.nodeID)
-	eventually(t, "a successor leads", func() bool {
+	bubble(t, func(t *testing.T) {
+		g := newGroup(t, 3)
+		lead := g.leader(t)
+		lead.mustApply(t, "a")
+		g.agree(t, []string{"a"})
+		// From now on nobody elects for want of a leader: only who is asked to.
 		for _, m := range g.members {
-			if _, self := m.Leader(); self {
-				return true
+			h, err := m.begin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := h.ReloadableConfig()
+			c.HeartbeatTimeout, c.ElectionTimeout = time.Hour, time.Hour
+			err = h.ReloadConfig(c)
+			if err != nil {
+				t.Fatal(err)
 			}
 		}
-		return false
+		g.stop(t, lead.nodeID)
+		eventually(t, "a successor leads", func() bool {
+			for _, m := range g.members {
+				if _, self := m.Leader(); self {
+					return true
+				}
+			}
+			return false
+		})
 	})
 }
 
 func TestRemoveAndTransfer(t *testing.T) {
-	g := newGroup(t, 3)
-	lead := g.leader(t)
-	var target string
-	for id, m := range g.members {
-		if m != lead {
-			target = id
+	bubble(t, func(t *testing.T) {
+		g := newGroup(t, 3)
+		lead := g.leader(t)
+		var target string
+		for id, m := range g.members {
+			if m != lead {
+				target = id
+			}
 		}
-	}
-	if err := lead.TransferLeadership(deadline(t), target); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the target leads", func() bool { _, self := g.members[target].Leader(); return self })
-	next := g.leader(t)
-	if err := next.RemoveServer(deadline(t), lead.nodeID); err != nil {
-		t.Fatal(err)
-	}
-	if n := len(next.Stats().Servers); n != 2 {
-		t.Fatalf("%d servers after the removal", n)
-	}
-	next.mustApply(t, "two are enough")
+		if err := lead.TransferLeadership(deadline(t), target); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the target leads", func() bool { _, self := g.members[target].Leader(); return self })
+		next := g.leader(t)
+		if err := next.RemoveServer(deadline(t), lead.nodeID); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(next.Stats().Servers); n != 2 {
+			t.Fatalf("%d servers after the removal", n)
+		}
+		next.mustApply(t, "two are enough")
+	})
 }

@@ -139,37 +139,39 @@ func TestRunAsLeaderTriesAgain(t *testing.T) {
 
 // TestRunAsLeaderFollowsRaft is the same over a real group.
 func TestRunAsLeaderFollowsRaft(t *testing.T) {
-	g := newGroup(t, 3)
-	var leading sync.Map
-	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	defer wg.Wait()
-	defer cancel()
-	for id, m := range g.members {
-		wg.Go(func() {
-			_ = m.RunAsLeader(ctx, func(ctx context.Context) error {
-				leading.Store(id, true)
-				defer leading.Delete(id)
-				<-ctx.Done()
-				return nil
+	bubble(t, func(t *testing.T) {
+		g := newGroup(t, 3)
+		var leading sync.Map
+		var wg sync.WaitGroup
+		ctx, cancel := context.WithCancel(context.Background())
+		defer wg.Wait()
+		defer cancel()
+		for id, m := range g.members {
+			wg.Go(func() {
+				_ = m.RunAsLeader(ctx, func(ctx context.Context) error {
+					leading.Store(id, true)
+					defer leading.Delete(id)
+					<-ctx.Done()
+					return nil
+				})
 			})
-		})
-	}
-	only := func(want string) func() bool {
-		return func() bool {
-			var got []string
-			leading.Range(func(k, _ any) bool { got = append(got, k.(string)); return true })
-			return len(got) == 1 && (want == "" || got[0] == want)
 		}
-	}
-	eventually(t, "one runs as leader", only(""))
-	for range 3 {
-		lead := g.leader(t)
-		if err := lead.TransferLeadership(deadline(t), ""); err != nil {
-			t.Fatal(err)
+		only := func(want string) func() bool {
+			return func() bool {
+				var got []string
+				leading.Range(func(k, _ any) bool { got = append(got, k.(string)); return true })
+				return len(got) == 1 && (want == "" || got[0] == want)
+			}
 		}
-		eventually(t, "leadership has moved", func() bool { _, self := lead.Leader(); return !self })
-		next := g.leader(t)
-		eventually(t, "the new leader alone runs", only(next.nodeID))
-	}
+		eventually(t, "one runs as leader", only(""))
+		for range 3 {
+			lead := g.leader(t)
+			if err := lead.TransferLeadership(deadline(t), ""); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "leadership has moved", func() bool { _, self := lead.Leader(); return !self })
+			next := g.leader(t)
+			eventually(t, "the new leader alone runs", only(next.nodeID))
+		}
+	})
 }

@@ -113,14 +113,21 @@ func startMember(t testing.TB, cfg RaftConfig) *member {
 	m.Raft = NewRaft(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel = cancel
-	go func() { m.done <- m.Run(ctx) }()
+	go func() {
+		defer close(m.done)
+		m.done <- m.Run(ctx)
+	}()
 	select {
 	case <-m.Ready():
 	case err := <-m.done:
 		cancel()
 		t.Fatalf("run: %v", err)
 	}
-	t.Cleanup(cancel)
+	t.Cleanup(func() {
+		cancel()
+		for range m.done {
+		}
+	})
 	return m
 }
 
@@ -389,22 +396,24 @@ func TestStartRefusesAnIncompleteDirectory(t *testing.T) {
 }
 
 func TestApplyEndsWithItsContext(t *testing.T) {
-	g := newGroup(t, 3)
-	lead := g.leader(t)
-	g.isolate(lead)
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
-	defer cancel()
-	var unknown *UnknownOutcomeError
-	err := lead.Apply(ctx, []byte("lost?"))
-	if !errors.As(err, &unknown) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("apply without a quorum: %v", err)
-	}
-	// And without a deadline of its own, with the lease.
-	err = lead.Apply(deadline(t), []byte("lost too?"))
-	var notLeader *NotLeaderError
-	if !errors.As(err, &unknown) && !errors.As(err, &notLeader) {
-		t.Fatalf("apply without a quorum: %v", err)
-	}
+	bubble(t, func(t *testing.T) {
+		g := newGroup(t, 3)
+		lead := g.leader(t)
+		g.isolate(lead)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		defer cancel()
+		var unknown *UnknownOutcomeError
+		err := lead.Apply(ctx, []byte("lost?"))
+		if !errors.As(err, &unknown) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("apply without a quorum: %v", err)
+		}
+		// And without a deadline of its own, with the lease.
+		err = lead.Apply(deadline(t), []byte("lost too?"))
+		var notLeader *NotLeaderError
+		if !errors.As(err, &unknown) && !errors.As(err, &notLeader) {
+			t.Fatalf("apply without a quorum: %v", err)
+		}
+	})
 }
 
 // TestReadBack: what a member has on disk is all that it applied, from the

@@ -16,72 +16,74 @@ import (
 // quorum of the old group and go on as that, but neither group touches the
 // other.
 func TestRecoverAlone(t *testing.T) {
-	g := newGroup(t, 3)
-	lead := g.leader(t)
-	for _, e := range []string{"a", "b", "c"} {
-		lead.mustApply(t, e)
-	}
-	g.agree(t, []string{"a", "b", "c"})
-	g.leader(t)
-	for _, id := range []string{"n1", "n2", "n3"} {
-		g.stop(t, id)
-	}
-
-	survivor := g.start(t, "n2", Recover)
-	survivor.waitLeader(t)
-	survivor.mustApply(t, "d")
-	s := survivor.Stats()
-	if len(s.Servers) != 1 || s.Servers[0].NodeID != "n2" || generation(s.Term) != 1 {
-		t.Fatalf("after recovery: %+v", s)
-	}
-	want := "a b c d"
-	if got := strings.Join(survivor.machine.all(), " "); got != want {
-		t.Fatalf("after recovery: %s", got)
-	}
-
-	// The others, who know nothing of it.
-	old := &group{dir: g.dir, members: g.members}
-	old.start(t, "n1", Restart)
-	old.start(t, "n3", Restart)
-	var other *member
-	eventually(t, "the old group goes on", func() bool {
-		for _, id := range []string{"n1", "n3"} {
-			if g.members[id].VerifyLeader(deadline(t)) == nil {
-				other = g.members[id]
-				return true
-			}
+	bubble(t, func(t *testing.T) {
+		g := newGroup(t, 3)
+		lead := g.leader(t)
+		for _, e := range []string{"a", "b", "c"} {
+			lead.mustApply(t, e)
 		}
-		return false
-	})
-	other.mustApply(t, "old")
-	if err := survivor.VerifyLeader(deadline(t)); err != nil {
-		t.Fatalf("the old group deposed the new leader: %v", err)
-	}
-	survivor.mustApply(t, "e")
-	want += " e"
-	if got := strings.Join(survivor.machine.all(), " "); got != want {
-		t.Fatalf("the old group reached the new one: %s", got)
-	}
-	if got := strings.Join(other.machine.all(), " "); got != "a b c old" {
-		t.Fatalf("the new group reached the old one: %s", got)
-	}
+		g.agree(t, []string{"a", "b", "c"})
+		g.leader(t)
+		for _, id := range []string{"n1", "n2", "n3"} {
+			g.stop(t, id)
+		}
 
-	// One that begins anew is taken in, and a restart changes nothing.
-	g.stop(t, "n1")
-	if err := os.RemoveAll(g.config("n1", Join).Dir); err != nil {
-		t.Fatal(err)
-	}
-	g.start(t, "n1", Join)
-	if err := survivor.AddVoter(deadline(t), "n1"); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the new member has everything", func() bool {
-		return strings.Join(g.members["n1"].machine.all(), " ") == want
-	})
-	g.stop(t, "n2")
-	g.start(t, "n2", Restart)
-	eventually(t, "it goes on after a restart", func() bool {
-		return g.members["n2"].Apply(deadline(t), []byte("f")) == nil || g.members["n1"].Apply(deadline(t), []byte("f")) == nil
+		survivor := g.start(t, "n2", Recover)
+		survivor.waitLeader(t)
+		survivor.mustApply(t, "d")
+		s := survivor.Stats()
+		if len(s.Servers) != 1 || s.Servers[0].NodeID != "n2" || generation(s.Term) != 1 {
+			t.Fatalf("after recovery: %+v", s)
+		}
+		want := "a b c d"
+		if got := strings.Join(survivor.machine.all(), " "); got != want {
+			t.Fatalf("after recovery: %s", got)
+		}
+
+		// The others, who know nothing of it.
+		old := &group{dir: g.dir, members: g.members}
+		old.start(t, "n1", Restart)
+		old.start(t, "n3", Restart)
+		var other *member
+		eventually(t, "the old group goes on", func() bool {
+			for _, id := range []string{"n1", "n3"} {
+				if g.members[id].VerifyLeader(deadline(t)) == nil {
+					other = g.members[id]
+					return true
+				}
+			}
+			return false
+		})
+		other.mustApply(t, "old")
+		if err := survivor.VerifyLeader(deadline(t)); err != nil {
+			t.Fatalf("the old group deposed the new leader: %v", err)
+		}
+		survivor.mustApply(t, "e")
+		want += " e"
+		if got := strings.Join(survivor.machine.all(), " "); got != want {
+			t.Fatalf("the old group reached the new one: %s", got)
+		}
+		if got := strings.Join(other.machine.all(), " "); got != "a b c old" {
+			t.Fatalf("the new group reached the old one: %s", got)
+		}
+
+		// One that begins anew is taken in, and a restart changes nothing.
+		g.stop(t, "n1")
+		if err := os.RemoveAll(g.config("n1", Join).Dir); err != nil {
+			t.Fatal(err)
+		}
+		g.start(t, "n1", Join)
+		if err := survivor.AddVoter(deadline(t), "n1"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the new member has everything", func() bool {
+			return strings.Join(g.members["n1"].machine.all(), " ") == want
+		})
+		g.stop(t, "n2")
+		g.start(t, "n2", Restart)
+		eventually(t, "it goes on after a restart", func() bool {
+			return g.members["n2"].Apply(deadline(t), []byte("f")) == nil || g.members["n1"].Apply(deadline(t), []byte("f")) == nil
+		})
 	})
 }
 

@@ -137,7 +137,7 @@ func (s situation) observe(now time.Time) step {
 			// The state stays until the container has stopped: a replacement
 			// that comes before that would find its ports and volumes taken.
 			// The managers only send it no more traffic.
-			st := s.become(state, "stopping", errUnhealthy, now)
+			st := s.become(state, "stopping", unhealthy(c), now)
 			st.status.Unhealthy = true
 			return st
 		case c.Health == Starting && api.Before(state, swarm.TaskStateRunning):
@@ -161,7 +161,7 @@ func (s situation) observe(now time.Time) step {
 		case state == swarm.TaskStateStarting && c.Error != "":
 			return s.become(swarm.TaskStateFailed, s.status.Message, startFailed(c.Error), at)
 		case s.status.Unhealthy:
-			return s.become(swarm.TaskStateFailed, "started", exitError(c, errUnhealthy), at)
+			return s.become(swarm.TaskStateFailed, "started", exitError(c, unhealthy(c)), at)
 		case c.ExitCode == 0 && s.cut:
 			return s.become(swarm.TaskStateFailed, "started", errCut, at)
 		case c.ExitCode == 0 && c.Signalled:
@@ -270,6 +270,14 @@ func brief(err string) string {
 		return err
 	}
 	return strings.ToValidUTF8(err[:maxError], "") + "..."
+}
+
+// unhealthy says what is held against a container, and what its check said of it.
+func unhealthy(c *Container) string {
+	if c.Complaint == "" {
+		return errUnhealthy
+	}
+	return errUnhealthy + ": " + c.Complaint
 }
 
 func startFailed(why string) string { return "starting container failed: " + why }

@@ -69,6 +69,11 @@ func TestNext(t *testing.T) {
 			container: with(*running, func(c *Container) { c.Health = Unhealthy }),
 			become:    swarm.TaskStateRunning, says: "dockerexec: unhealthy container", turns: true,
 		},
+		{
+			name: "with what its check says", desired: runIt, state: swarm.TaskStateRunning,
+			container: with(*running, func(c *Container) { c.Health, c.Complaint = Unhealthy, "no database" }),
+			become:    swarm.TaskStateRunning, says: "dockerexec: unhealthy container: no database", turns: true,
+		},
 		{name: "an error on a task that runs is for people", desired: runIt, state: swarm.TaskStateRunning, err: "restart waits", container: running},
 		{
 			name: "nor does it make its end a failure", desired: runIt, state: swarm.TaskStateRunning, err: "restart waits",
@@ -81,6 +86,11 @@ func TestNext(t *testing.T) {
 		{
 			name: "and has failed", desired: runIt, state: swarm.TaskStateRunning, unhealthy: true, container: exited(143),
 			become: swarm.TaskStateFailed, says: "task: non-zero exit (143): dockerexec: unhealthy container", at: died,
+		},
+		{
+			name: "and has failed, with what its check said", desired: runIt, state: swarm.TaskStateRunning, unhealthy: true,
+			container: with(*exited(143), func(c *Container) { c.Complaint = "no database" }),
+			become:    swarm.TaskStateFailed, says: "task: non-zero exit (143): dockerexec: unhealthy container: no database", at: died,
 		},
 		{
 			name: "and has failed, politely", desired: runIt, state: swarm.TaskStateRunning, unhealthy: true, container: exited(0),

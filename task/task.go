@@ -95,7 +95,9 @@ type Container struct {
 	OOMKilled bool
 	Signalled bool // it was sent a signal to end by
 	// Error is why the engine could not start it, in one line.
-	Error      string
+	Error string
+	// Complaint is the last that a failing health check printed, in one line.
+	Complaint  string
 	FinishedAt time.Time
 	// Ports are those published on the host for this container alone.
 	Ports []swarm.PortConfig

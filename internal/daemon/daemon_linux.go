@@ -45,7 +45,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 	g, ctx := errgroup.WithContext(ctx)
 	n := newNode(cfg, engine, newMesh(cfg.DataPlane, user, log.Named("mesh")), log)
-	handler, err := httpapi.New(httpapi.Config{Node: n, Logs: n, Execs: n, Doctor: n, Events: n.events, DockerHost: cfg.DockerHost, APIAddr: cfg.APIAddr, DNS: []string{netkit.Gateway.String()}, Version: cfg.Version, Log: log})
+	handler, err := httpapi.New(httpapi.Config{Node: n, Logs: n, Execs: n, Doctor: n, Events: n.events, DockerHost: cfg.DockerHost, APIAddr: cfg.APIAddr, DNS: []string{netkit.Gateway.String()}, Build: cfg.Build, Log: log})
 	if err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		g.Go(func() error { return httpapi.ServeTLS(ctx, door, handler, guard, log) })
 	}
 
-	log.Info("shoal is up", zap.String("version", cfg.Version), zap.Int("pid", os.Getpid()),
+	log.Info("shoal is up", zap.String("version", cfg.Build.Version), zap.Int("pid", os.Getpid()),
 		zap.String("api", cfg.Socket), zap.String("engine", cfg.DockerHost), zap.String("data-plane", cfg.DataPlane), zap.String("data", cfg.DataDir))
 	if _, err := sd.SdNotify(false, sd.SdNotifyReady); err != nil {
 		log.Warn("can not tell systemd that the daemon is ready", zap.Error(err))

@@ -80,7 +80,7 @@ func testSwarmCommands(t *testing.T, c *cli) {
 	c.ok([]string{"nodenodenode"}, "node", "ls", "--filter", "node.label=zone=a")
 	c.fails("attempting to demote the last manager of the swarm", "node", "demote", "n1")
 	c.ok([]string{"Swarm: active", "Is Manager: true", "Managers: 1"}, "info")
-	c.ok([]string{"API version:      1.50", "shoal:", "DataPlane:        nft"}, "version")
+	c.ok([]string{"API version:      1.50", "shoal:", "DataPlane:        nft", "GitCommit:        0123456", "BuildTime:        2026-01-02T03:04:05Z"}, "version")
 
 	c.ok([]string{"verify: Service"}, "service", "create", "--no-resolve-image", "--name", "web", "--replicas", "3", "--update-monitor", "1ms", "-p", "8080:80", "busybox", "top")
 	c.ok(nil, "service", "create", "-d", "--no-resolve-image", "--name", "api", "-p", "81", "busybox", "top")

@@ -250,7 +250,7 @@ func TestHijackedConnectionClosesOneHalf(t *testing.T) {
 
 func TestSlowRegistryIsGivenUp(t *testing.T) {
 	e := newFakeEngine(t, "1.41", "1.12", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
-	handler, err := New(Config{Node: newFakeNode(zap.NewNop()), Logs: &fakeLogs{}, DockerHost: e.host, Version: "test", Log: zap.NewNop()})
+	handler, err := New(Config{Node: newFakeNode(zap.NewNop()), Logs: &fakeLogs{}, DockerHost: e.host, Build: testBuild, Log: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,11 +22,14 @@ import (
 	"go.uber.org/zap/zaptest"
 
 	"shoal/internal/api"
+	"shoal/internal/build"
 	"shoal/internal/control"
 	"shoal/internal/doctor"
 	"shoal/internal/events"
 	"shoal/internal/store"
 )
+
+var testBuild = build.Info{Version: "test", Commit: "0123456", Time: "2026-01-02T03:04:05Z"}
 
 const fakeRoot = `-----BEGIN CERTIFICATE-----
 MIIBajCCARCgAwIBAgIUHxs3sIAOmHQNfxGjqmPTAUYhp9gwCgYIKoZIzj0EAwIw
@@ -284,7 +287,7 @@ func newHarness(t *testing.T, dockerHost string) *harness {
 	t.Helper()
 	log := zaptest.NewLogger(t, zaptest.Level(zap.InfoLevel))
 	h := &harness{t: t, node: newFakeNode(log), logs: &fakeLogs{}, execs: &echoExec{make(chan string, 1)}, hub: events.NewHub(), socket: filepath.Join(t.TempDir(), "api.sock")}
-	handler, err := New(Config{Node: h.node, Logs: h.logs, Execs: h.execs, Doctor: fakeDoctor{}, Events: h.hub, DockerHost: dockerHost, Version: "test", Log: log})
+	handler, err := New(Config{Node: h.node, Logs: h.logs, Execs: h.execs, Doctor: fakeDoctor{}, Events: h.hub, DockerHost: dockerHost, Build: testBuild, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}

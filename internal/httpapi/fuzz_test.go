@@ -19,7 +19,7 @@ import (
 // fuzzServer answers as a manager, without sockets. A panic is not recovered.
 func fuzzServer(f *testing.F) *server {
 	node := newFakeNode(zap.NewNop())
-	handler, err := New(Config{Node: node, Logs: &fakeLogs{}, Doctor: fakeDoctor{}, Events: events.NewHub(), DockerHost: noEngine, Version: "test", Log: zap.NewNop()})
+	handler, err := New(Config{Node: node, Logs: &fakeLogs{}, Doctor: fakeDoctor{}, Events: events.NewHub(), DockerHost: noEngine, Build: testBuild, Log: zap.NewNop()})
 	if err != nil {
 		f.Fatal(err)
 	}

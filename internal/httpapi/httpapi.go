@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"shoal/internal/api"
+	"shoal/internal/build"
 	"shoal/internal/control"
 	"shoal/internal/doctor"
 	"shoal/internal/events"
@@ -82,7 +83,7 @@ type Config struct {
 	DockerHost string      // unix:// or tcp:// address of the local engine
 	APIAddr    string      // host:port of the API on the network; "" if it has none
 	DNS        []string    // servers that containers on the cluster's networks ask
-	Version    string      // of shoal
+	Build      build.Info  // of shoal
 	Log        *zap.Logger
 }
 
@@ -95,7 +96,7 @@ type server struct {
 	doctor  Doctor
 	events  *events.Hub
 	engine  *engine
-	version string
+	build   build.Info
 	apiAddr string
 	dns     []string
 	log     *zap.Logger
@@ -113,7 +114,7 @@ func New(c Config) (http.Handler, error) {
 		return nil, err
 	}
 	s := &server{
-		node: c.Node, logs: c.Logs, execs: c.Execs, doctor: c.Doctor, events: c.Events, engine: e, version: c.Version, apiAddr: c.APIAddr, dns: c.DNS, log: log,
+		node: c.Node, logs: c.Logs, execs: c.Execs, doctor: c.Doctor, events: c.Events, engine: e, build: c.Build, apiAddr: c.APIAddr, dns: c.DNS, log: log,
 		registryTime: distributionTime, leaderWait: leaderWait,
 	}
 	s.routes = s.table()
@@ -152,7 +153,7 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	h.Set("Api-Version", maxVersion.String())
 	h.Set("Ostype", "linux")
 	h.Set("Docker-Experimental", "false")
-	h.Set("Server", "Docker/"+s.version+" (linux)")
+	h.Set("Server", "Docker/"+s.build.Version+" (linux)")
 	if err := s.dispatch(w, r); err != nil {
 		if w.status != 0 {
 			s.log.Warn("request failed after its answer began", zap.String("path", r.URL.Path), zap.Error(err))

@@ -220,7 +220,7 @@ func TestPing(t *testing.T) {
 }
 
 func TestStrangersAreNotServed(t *testing.T) {
-	handler, err := New(Config{Node: newFakeNode(zap.NewNop()), Logs: &fakeLogs{}, Doctor: fakeDoctor{}, DockerHost: noEngine, Version: "test", Log: zap.NewNop()})
+	handler, err := New(Config{Node: newFakeNode(zap.NewNop()), Logs: &fakeLogs{}, Doctor: fakeDoctor{}, DockerHost: noEngine, Build: testBuild, Log: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}

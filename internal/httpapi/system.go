@@ -104,7 +104,10 @@ func swarmHeader(st NodeStatus) string {
 func (s *server) getVersion(w http.ResponseWriter, r *request) error {
 	var v types.Version
 	if err := s.engine.getJSON(r.Context(), "/version", &v); err != nil {
-		v = types.Version{Version: s.version, Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version()}
+		v = types.Version{
+			Version: s.build.Version, GitCommit: s.build.Commit, BuildTime: s.build.Time,
+			Os: runtime.GOOS, Arch: runtime.GOARCH, GoVersion: runtime.Version(),
+		}
 	}
 	v.APIVersion, v.MinAPIVersion = maxVersion.String(), minVersion.String()
 	for i := range v.Components {
@@ -112,11 +115,11 @@ func (s *server) getVersion(w http.ResponseWriter, r *request) error {
 			d["ApiVersion"], d["MinAPIVersion"] = v.APIVersion, v.MinAPIVersion
 		}
 	}
-	v.Components = append(v.Components, types.ComponentVersion{
-		Name:    "shoal",
-		Version: s.version,
-		Details: map[string]string{"GoVersion": runtime.Version(), "DataPlane": s.node.Status().DataPlane},
-	})
+	details := map[string]string{"GoVersion": runtime.Version(), "DataPlane": s.node.Status().DataPlane}
+	if s.build.Commit != "" {
+		details["GitCommit"], details["BuildTime"] = s.build.Commit, s.build.Time
+	}
+	v.Components = append(v.Components, types.ComponentVersion{Name: "shoal", Version: s.build.Version, Details: details})
 	return writeJSON(w, http.StatusOK, v)
 }
 
@@ -142,7 +145,7 @@ func (s *server) getInfo(w http.ResponseWriter, r *request) error {
 			"         no fault tolerance, and poses a high risk to lose control over the cluster.")
 	}
 	info["Swarm"], info["Warnings"] = raw(section), raw(warnings)
-	about := map[string]string{"Version": s.version, "DataPlane": st.DataPlane}
+	about := map[string]string{"Version": s.build.Version, "DataPlane": st.DataPlane}
 	if host, port, err := net.SplitHostPort(s.apiAddr); err == nil {
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 			host = st.NodeAddr

@@ -274,7 +274,7 @@ func observed(in *container.InspectResponse) *task.Container {
 		c.FinishedAt = at
 	}
 	if st.Health != nil {
-		c.Health = health(st.Health.Status)
+		c.Health, c.Complaint = health(st.Health.Status), complaint(st.Health.Log)
 	}
 	c.Ports = hostPorts(in)
 	return c
@@ -301,6 +301,27 @@ func health(status container.HealthStatus) task.Health {
 		return task.Unhealthy
 	}
 	return task.NoHealth
+}
+
+// maxComplaint bounds what of a health check's output becomes part of a task's
+// error, in bytes: it is one line of a table.
+const maxComplaint = 200
+
+// complaint is the last line that the last failed run of a health check printed:
+// there most programs say what is wrong.
+func complaint(log []*container.HealthcheckResult) string {
+	for _, run := range slices.Backward(log) {
+		if run == nil || run.ExitCode == 0 {
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(run.Output), "\n")
+		text := strings.Join(strings.Fields(lines[len(lines)-1]), " ")
+		if len(text) > maxComplaint {
+			text = text[:maxComplaint] + "..."
+		}
+		return strings.ToValidUTF8(text, "")
+	}
+	return ""
 }
 
 // listedHealth reads the verdict from the line that docker ps shows, the only

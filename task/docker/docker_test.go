@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/api/types/system"
@@ -122,6 +123,30 @@ func TestListedHealth(t *testing.T) {
 		if got := listedHealth(status); got != want {
 			t.Errorf("%q: %q, want %q", status, got, want)
 		}
+	}
+}
+
+func TestComplaint(t *testing.T) {
+	run := func(code int, output string) *container.HealthcheckResult {
+		return &container.HealthcheckResult{ExitCode: code, Output: output}
+	}
+	long := strings.Repeat("é", maxComplaint)
+	for name, test := range map[string]struct {
+		log  []*container.HealthcheckResult
+		want string
+	}{
+		"never run":      {nil, ""},
+		"well":           {[]*container.HealthcheckResult{run(0, "fine")}, ""},
+		"says nothing":   {[]*container.HealthcheckResult{run(1, " \n")}, ""},
+		"last line":      {[]*container.HealthcheckResult{run(1, "asking\n\tno  database\r\n")}, "no database"},
+		"last failure":   {[]*container.HealthcheckResult{run(1, "first"), run(-1, "Health check exceeded timeout (1s)"), nil, run(0, "fine")}, "Health check exceeded timeout (1s)"},
+		"more than that": {[]*container.HealthcheckResult{run(1, long)}, long[:maxComplaint] + "..."},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := complaint(test.log); got != test.want {
+				t.Errorf("%q, want %q", got, test.want)
+			}
+		})
 	}
 }
 
