@@ -22,13 +22,13 @@ func kin(state *api.NodeState, e *api.Endpoint, ingress string) (out []Kin) {
 		if anyUDP(e.Ports) {
 			for _, at := range b.Networks {
 				if at.NetworkID == ingress {
-					out = appendKin(out, b, at)
+					out = appendKin(out, state, b, at)
 				}
 			}
 		}
 		if state.Tasks[b.TaskID] != nil && anyUDP(b.Ports) {
 			if at, ok := front(b.Networks, state.Networks); ok {
-				out = appendKin(out, b, at)
+				out = appendKin(out, state, b, at)
 			}
 		}
 	}
@@ -40,11 +40,20 @@ func anyUDP(ports []api.Port) bool {
 }
 
 // appendKin adds who shares one of a task's other networks than to.
-func appendKin(out []Kin, b api.Backend, to api.Attachment) []Kin {
+func appendKin(out []Kin, state *api.NodeState, b api.Backend, to api.Attachment) []Kin {
 	for _, at := range b.Networks {
-		if at.NetworkID != to.NetworkID && at.Addr.Addr().Is4() && to.Addr.Addr().Is4() {
-			out = append(out, Kin{at.Addr.Masked(), to.Addr.Addr()})
+		if at.NetworkID == to.NetworkID || !at.Addr.Addr().Is4() || !to.Addr.Addr().Is4() {
+			continue
 		}
+		if n := state.Networks[at.NetworkID]; n != nil && len(n.Subnets) > 1 {
+			for _, s := range n.Subnets {
+				if s.Prefix.Addr().Is4() {
+					out = append(out, Kin{s.Prefix.Masked(), to.Addr.Addr()})
+				}
+			}
+			continue
+		}
+		out = append(out, Kin{at.Addr.Masked(), to.Addr.Addr()})
 	}
 	return out
 }

@@ -2,6 +2,7 @@ package lb
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -31,5 +32,11 @@ func TestKin(t *testing.T) {
 	s.Endpoints["own"].Backends[1].Ports[0].Protocol = "udp"
 	if all := got(s); !slices.Equal(all, []string{"10.0.7.0/24 10.0.1.20"}) {
 		t.Errorf("UDP in host mode: %v", all)
+	}
+	for _, subnet := range []string{"10.0.7.0/24", "10.0.9.0/24"} {
+		s.Networks["data"].Subnets = append(s.Networks["data"].Subnets, api.Subnet{Prefix: netip.MustParsePrefix(subnet)})
+	}
+	if all := got(s); !slices.Equal(all, []string{"10.0.7.0/24 10.0.1.20", "10.0.9.0/24 10.0.1.20"}) {
+		t.Errorf("clients in another subnet of the network: %v", all)
 	}
 }

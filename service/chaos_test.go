@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"shoal/internal/api"
+	"shoal/internal/store"
 	"shoal/service/scheduler"
 )
 
@@ -27,6 +29,7 @@ func TestChaos(t *testing.T) {
 }
 
 func chaos(w *world, rnd *rand.Rand) {
+	w.pools("10.0.0.0/25")
 	fates := map[string]string{}
 	w.fate = func(_ *api.Task, image string) string { return fates[image] }
 	c := swarm.UpdateConfig{Parallelism: rnd.Uint64N(3), FailureAction: swarm.UpdateFailureActionRollback}
@@ -61,6 +64,22 @@ func chaos(w *world, rnd *rand.Rand) {
 		case 5:
 			w.depose()
 			w.lead()
+		case 6: // a network of somebody else's, perhaps just where this one would grow
+			w.update(func(tx *store.Tx) error {
+				if err := tx.Delete(api.KindNetwork, "other"); err != nil {
+					return err
+				}
+				p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(8 * (1 + rnd.IntN(15)))}), 29)
+				for _, o := range TakenSubnets(&tx.View) {
+					if o.Prefix.Overlaps(p) {
+						return nil
+					}
+				}
+				if err := NoteSubnets(tx, netip.Prefix{}); err != nil {
+					return err
+				}
+				return tx.Put(&api.Network{Meta: api.Meta{ID: "other"}, Subnets: []api.Subnet{{Prefix: p}}})
+			})
 		}
 		w.wait(time.Duration(rnd.IntN(3000)) * time.Millisecond)
 		w.checkInvariants()
@@ -113,6 +132,17 @@ func (w *world) checkInvariants() {
 		}
 		for _, a := range task.Networks {
 			claim(a.Addr.String(), task.ID)
+			if n, ok := w.store.View().Networks.Get(a.NetworkID); ok && !within(n.Subnets, a.Addr.Addr()) {
+				w.t.Fatalf("%s of %s is in none of %v", a.Addr, task.ID, n.Subnets)
+			}
+		}
+	}
+	subnets := networkSubnets(w.store.View())
+	for i, a := range subnets {
+		for _, b := range subnets[:i] {
+			if a.Prefix.Overlaps(b.Prefix) {
+				w.t.Fatalf("%v and %v overlap", a, b)
+			}
 		}
 	}
 	for slot, n := range wanted {

@@ -103,6 +103,26 @@ func version(tx *store.Tx, o api.Object) uint64 {
 	return 0
 }
 
+// given lists the addresses that the step gives to what did not have them.
+func (s *step) given(v *store.View) (out []lease) {
+	for _, o := range s.puts {
+		var leases []lease
+		switch o := o.(type) {
+		case *api.Task:
+			leases = taskLeases(o)
+		case *api.Service:
+			leases = vipLeases(o)
+		}
+		had := storedLeases(v, o)
+		for _, a := range leases {
+			if !contains(had, a) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
+
 func (s *step) write(tx *store.Tx) error {
 	for _, o := range s.puts {
 		if err := tx.Put(o); err != nil {
@@ -150,7 +170,14 @@ func (b *batch) commit(ctx context.Context, n int) {
 	err := b.term.store.Update(ctx, func(tx *store.Tx) error {
 		stale = nil
 		for _, s := range b.steps[:n] {
-			if !s.holds(tx) {
+			holds := s.holds(tx)
+			if holds {
+				var err error
+				if holds, err = b.term.leases.widen(tx, s.given(&tx.View)); err != nil {
+					return err
+				}
+			}
+			if !holds {
 				stale = append(stale, s)
 			} else if err := s.write(tx); err != nil {
 				return err

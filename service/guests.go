@@ -47,12 +47,22 @@ func (t *term) admitGuests(ctx context.Context, v *store.View) {
 	if len(answered)+len(gone) == 0 {
 		return
 	}
+	var refused []*api.Guest
 	err := t.store.Update(ctx, func(tx *store.Tx) error {
+		refused = nil
 		for _, g := range answered {
-			if now, ok := tx.Guests.Get(g.ID); ok && waits(now) {
-				if err := tx.Put(g); err != nil {
-					return err
-				}
+			now, ok := tx.Guests.Get(g.ID)
+			if !ok || !waits(now) {
+				continue
+			}
+			if ok, err := t.leases.widen(tx, guestLeases(g)); err != nil {
+				return err
+			} else if !ok {
+				refused = append(refused, g)
+				continue
+			}
+			if err := tx.Put(g); err != nil {
+				return err
 			}
 		}
 		for _, g := range gone {
@@ -62,6 +72,12 @@ func (t *term) admitGuests(ctx context.Context, v *store.View) {
 		}
 		return nil
 	})
+	if err == nil {
+		for _, g := range refused { // they get another when this term hears who has that one
+			t.leases.set(g.ID, nil)
+			t.guests = true
+		}
+	}
 	if err == nil || ctx.Err() != nil {
 		return
 	}
@@ -76,11 +92,11 @@ func (l *leases) admit(g *api.Guest) (netip.Prefix, error) {
 	if !ok {
 		return netip.Prefix{}, fmt.Errorf("network %s does not exist", g.NetworkID)
 	}
-	next := pool.Next
+	next := l.next
 	if g.Wanted.IsValid() {
-		next = func() (netip.Prefix, error) { return pool.Claim(g.Wanted) }
+		next = func(string) (netip.Prefix, error) { return pool.Claim(g.Wanted) }
 	}
-	a, err := next()
+	a, err := next(g.NetworkID)
 	if err == nil {
 		l.owners[g.ID] = []lease{{g.NetworkID, a.Addr()}}
 	}

@@ -3,8 +3,10 @@ package service
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/swarm"
 	"go.uber.org/zap"
 
@@ -20,6 +22,10 @@ type leases struct {
 	networks map[string]*api.Network
 	pools    map[string]*ipam.Pool // by network ID
 	owners   map[string][]lease    // by ID of task, service or guest
+
+	view  *store.View             // what a new subnet is cut beside
+	grown map[string][]api.Subnet // cut for a network, which the store does not know of yet
+	spent map[string]error        // networks for which none was to be had in this round
 }
 
 type lease struct {
@@ -31,7 +37,14 @@ func newLeases(log *zap.Logger) *leases {
 	return &leases{
 		log:      log,
 		networks: map[string]*api.Network{}, pools: map[string]*ipam.Pool{}, owners: map[string][]lease{},
+		view: store.New().View(), grown: map[string][]api.Subnet{}, spent: map[string]error{},
 	}
+}
+
+// begin starts a round with what the store has now.
+func (l *leases) begin(v *store.View) {
+	l.view = v
+	clear(l.spent)
 }
 
 // taskLeases gives the addresses that a task holds. It keeps them until its
@@ -63,10 +76,22 @@ func vipLeases(s *api.Service) (all []lease) {
 	return all
 }
 
-// setNetwork builds the pool of a network, with what is already leased of it.
+// setNetwork takes in a network, with what is already leased of it.
 func (l *leases) setNetwork(n *api.Network) {
 	l.networks[n.ID] = n
-	pool, err := ipam.New(n.Spec.Name, n.Subnets)
+	l.settle()
+	l.fill(n.ID)
+}
+
+// fill builds the pool of a network, if it is not as it should be: another one
+// would not know which addresses rest.
+func (l *leases) fill(id string) {
+	n := l.networks[id]
+	subnets := slices.Concat(n.Subnets, l.grown[id])
+	if pool := l.pools[id]; pool != nil && slices.EqualFunc(pool.Subnets(), subnets, func(p netip.Prefix, s api.Subnet) bool { return p == s.Prefix.Masked() }) {
+		return
+	}
+	pool, err := ipam.New(n.Spec.Name, subnets)
 	if err != nil {
 		l.log.Error("network without usable addresses", zap.String("network", n.ID), zap.Error(err))
 		pool, _ = ipam.New(n.Spec.Name, nil)
@@ -84,6 +109,7 @@ func (l *leases) setNetwork(n *api.Network) {
 func (l *leases) removeNetwork(id string) {
 	delete(l.networks, id)
 	delete(l.pools, id)
+	delete(l.grown, id)
 }
 
 // set makes these the leases of an owner. It tells whether any were given back.
@@ -194,10 +220,18 @@ func (l *leases) vips(s *api.Service, networks []wantedNetwork) (out []swarm.End
 	return out, nil
 }
 
+// next leases an address of a network, of a new subnet if need be.
 func (l *leases) next(networkID string) (netip.Prefix, error) {
 	pool, ok := l.pools[networkID]
 	if !ok {
 		return netip.Prefix{}, fmt.Errorf("network %s does not exist", networkID)
+	}
+	a, err := pool.Next()
+	if !errdefs.IsResourceExhausted(err) {
+		return a, err
+	}
+	if err := l.grow(networkID, err); err != nil {
+		return netip.Prefix{}, err
 	}
 	return pool.Next()
 }

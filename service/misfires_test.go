@@ -1,6 +1,7 @@
 package service
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -120,17 +121,16 @@ func TestEveryStopIsAnnounced(t *testing.T) {
 			w.update(func(tx *store.Tx) error { return tx.Delete(api.KindService, "web") })
 		},
 		"rebalance": func(w *world) {
-			w.update(func(tx *store.Tx) error {
+			w.update(func(tx *store.Tx) error { // at once: it may not leave for where it is
 				for task := range tx.Tasks.All() {
 					if task.NodeID == "n1" {
 						task = api.Clone(task)
 						task.Leave = true
-						return tx.Put(task)
+						return errors.Join(tx.Put(task), tx.Put(readyNode("n3")))
 					}
 				}
 				return nil
 			})
-			w.update(func(tx *store.Tx) error { return tx.Put(readyNode("n3")) })
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

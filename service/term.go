@@ -193,6 +193,7 @@ func (t *term) round(ctx context.Context, v *store.View, now time.Time) {
 			t.dirty[id] = true
 		}
 	}
+	t.leases.begin(v)
 	t.admitGuests(ctx, v)
 	t.wakeWaiting(now)
 	ids := slices.Sorted(maps.Keys(t.dirty))

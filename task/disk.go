@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -25,6 +26,7 @@ const stateFile = "tasks.json"
 type record struct {
 	Index     uint64
 	ClusterID string
+	AddrPools []netip.Prefix
 	Node      *api.Node
 	Tasks     []*api.Task
 	Revisions map[string]*api.Revision // stored once, however many tasks have it
@@ -34,7 +36,7 @@ type record struct {
 
 func newRecord(s *api.NodeState, status map[string]status) *record {
 	r := &record{
-		Index: s.Index, ClusterID: s.ClusterID, Node: s.Node,
+		Index: s.Index, ClusterID: s.ClusterID, AddrPools: s.AddrPools, Node: s.Node,
 		Revisions: map[string]*api.Revision{}, Networks: s.Networks, Status: status,
 	}
 	for _, a := range s.Tasks {
@@ -48,7 +50,7 @@ func newRecord(s *api.NodeState, status map[string]status) *record {
 
 func (r *record) state() *api.NodeState {
 	s := &api.NodeState{
-		Index: r.Index, ClusterID: r.ClusterID, Node: r.Node,
+		Index: r.Index, ClusterID: r.ClusterID, AddrPools: r.AddrPools, Node: r.Node,
 		Tasks: map[string]*api.Assignment{}, Networks: r.Networks,
 	}
 	for _, t := range r.Tasks {

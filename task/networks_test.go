@@ -3,6 +3,7 @@ package task_test
 import (
 	"errors"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -78,9 +79,10 @@ func TestNetworksGoWhenStrangersLeaveThem(t *testing.T) {
 }
 
 func TestNetworksAreTriedAgain(t *testing.T) {
-	broken := true
+	var broken atomic.Bool
+	broken.Store(true)
 	fail := func(op, _ string) error {
-		if op == "SyncNetworks" && broken {
+		if op == "SyncNetworks" && broken.Load() {
 			return errors.New("no")
 		}
 		return nil
@@ -91,7 +93,7 @@ func TestNetworksAreTriedAgain(t *testing.T) {
 		w.Set(without(m))
 		pass(3 * time.Second)
 		has(t, e, "net")
-		broken = false
+		broken.Store(false)
 		pass(5 * time.Second)
 		has(t, e)
 	})

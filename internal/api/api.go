@@ -86,6 +86,16 @@ type Cluster struct {
 	Since uint64 `json:",omitempty"`
 }
 
+// Pools are the prefixes that subnets of new networks are cut from.
+func (c *Cluster) Pools() (pools []netip.Prefix) {
+	for _, cidr := range c.DefaultAddrPool {
+		if p, err := netip.ParsePrefix(cidr); err == nil { // it was checked when it was set
+			pools = append(pools, p)
+		}
+	}
+	return pools
+}
+
 // Tended is a copy for a change that the managers make for their own ends. It
 // does not put the updates that users are making meanwhile out of sequence.
 func (c *Cluster) Tended() *Cluster {
@@ -181,8 +191,10 @@ type Node struct {
 	Keys []string `json:",omitempty"`
 }
 
-// SetStatus notes how a node is, and since when it is DOWN.
+// SetStatus notes how a node is, and since when it is DOWN. How its engine is only
+// the node itself can say, and does so again.
 func (n *Node) SetStatus(s swarm.NodeStatus, now time.Time) {
+	n.NoEngine = false
 	switch {
 	case s.State != swarm.NodeStateDown:
 		n.DownSince = time.Time{}
@@ -276,6 +288,35 @@ type Network struct {
 	Spec    swarm.NetworkSpec
 	Subnets []Subnet
 	VNI     uint32
+}
+
+// Grounds gives the parts of the cluster's pools that the subnets of a network lie
+// in, those that it is yet to get included; none if its user chose them, for then
+// it gets no others. Those of an encrypted network are near each other: what its
+// nodes keep from leaving in the clear, for it may be a subnet that they have not
+// heard of, is not to be half of a company's addresses.
+func (n *Network) Grounds(pools []netip.Prefix) []netip.Prefix {
+	if n.chosen() || len(n.Subnets) == 0 {
+		return nil
+	}
+	if !n.Encrypted() {
+		return pools
+	}
+	first := n.Subnets[0].Prefix
+	for _, p := range pools {
+		if p.Contains(first.Addr()) {
+			return []netip.Prefix{netip.PrefixFrom(first.Addr(), max(p.Bits(), first.Bits()-nearby)).Masked()}
+		}
+	}
+	return nil
+}
+
+// nearby says how many subnets an encrypted network has at most: 256.
+const nearby = 8
+
+// chosen tells whether the user said which subnets a network has.
+func (n *Network) chosen() bool {
+	return n.Spec.IPAMOptions != nil && slices.ContainsFunc(n.Spec.IPAMOptions.Configs, func(c swarm.IPAMConfig) bool { return c.Subnet != "" })
 }
 
 // OptionEncrypted is the driver option, in its spec, that asks for a network

@@ -2,6 +2,7 @@ package api
 
 import (
 	"cmp"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -17,6 +18,7 @@ type NodeState struct {
 	// DataPathPort is the UDP port of the tunnels between nodes. It never
 	// changes in the life of a cluster.
 	DataPathPort uint32
+	AddrPools    []netip.Prefix // what subnets of networks are cut from; they never change either
 
 	Node       *Node
 	Tasks      map[string]*Assignment // by task ID

@@ -15,13 +15,16 @@ import (
 	"shoal/internal/testbed"
 )
 
-// Ports of the ways of across. All but the last are of services, so every node
-// has them; the last is where HAProxy listens.
+// Ports of the ways of across. The first are of services, so every node has them;
+// then those where HAProxy listens.
 const (
-	nearPort    = 8080
-	farPort     = 8081
-	userPort    = 8082
-	haproxyPort = 8083
+	nearPort = 8080
+	farPort  = 8081
+	userPort = 8082
+	taskPort = 8083 // whose task HAProxy leads to
+
+	haproxyPort     = 8084
+	haproxyTaskPort = 8085
 )
 
 // bulk is how large an answer is where throughput is measured.
@@ -70,7 +73,7 @@ type crossing struct {
 	user   *testbed.Host // the same, with the userspace plane
 	server *testbed.Host // where all servers run
 
-	straight, tunnel, haproxy string // pages
+	straight, tunnel, haproxy, haproxyTask string // pages
 }
 
 func (a *crossing) subjects(load func(ctx context.Context, page string) ([]float64, error)) []*subject {
@@ -84,6 +87,7 @@ func (a *crossing) subjects(load func(ctx context.Context, page string) ([]float
 		to("mesh, the server's own host", mesh(a.server, nearPort)),
 		to("mesh, another host", mesh(a.entry, farPort)),
 		to("HAProxy on another host", a.haproxy),
+		to("HAProxy on another host, to a task", a.haproxyTask),
 		to("userspace plane on another host", mesh(a.user, userPort)),
 	}
 }
@@ -103,9 +107,11 @@ func (a *crossing) prepare(ctx context.Context) error {
 	if err := a.whole(ctx, 1); err != nil {
 		return err
 	}
-	for i, port := range []uint32{nearPort, farPort, userPort} {
+	var last string
+	for _, port := range []uint32{nearPort, farPort, userPort, taskPort} {
 		spec := publish(webService(1), port)
-		spec.Name += strconv.Itoa(i)
+		spec.Name += strconv.Itoa(int(port))
+		last = spec.Name
 		spec.TaskTemplate.Placement = &swarm.Placement{Constraints: []string{"node.hostname==" + a.server.Name}}
 		if err := createService(ctx, a.apis[a.entry], spec); err != nil {
 			return err
@@ -127,14 +133,24 @@ func (a *crossing) prepare(ctx context.Context) error {
 		}
 	}
 	a.straight, a.tunnel = "http://"+plain[0]+"/", "http://"+plain[1]+"/"
-	a.haproxy = fmt.Sprintf("http://%s:%d/", a.entry.IP, haproxyPort)
+	task, err := taskAddress(ctx, a.apis[a.entry], last)
+	if err != nil {
+		return err
+	}
 	if err := a.bed.Client().Run(ctx, "ip", "route", "add", plain[0], "via", a.server.IP.String()).Err(); err != nil {
 		return err
 	}
 	if err := a.bareTunnel(ctx, plain[1]); err != nil {
 		return err
 	}
-	if err := a.startHAProxy(ctx, plain[2]); err != nil {
+	if err := a.entry.Run(ctx, "ip", "route", "add", plain[2], "via", a.server.IP.String()).Err(); err != nil {
+		return err
+	}
+	if a.haproxy, err = a.startHAProxy(ctx, a.entry, haproxyPort, plain[2]); err != nil {
+		return err
+	}
+	// The same way as the userspace plane's, through the overlay.
+	if a.haproxyTask, err = a.startHAProxy(ctx, a.user, haproxyTaskPort, task); err != nil {
 		return err
 	}
 	return a.reachable(ctx)
@@ -177,13 +193,10 @@ func (a *crossing) bareTunnel(ctx context.Context, container string) error {
 	return nil
 }
 
-// startHAProxy has HAProxy carry TCP from the entry to a container, as it would
-// in the mesh's place.
-func (a *crossing) startHAProxy(ctx context.Context, container string) error {
-	if err := a.entry.Run(ctx, "ip", "route", "add", container, "via", a.server.IP.String()).Err(); err != nil {
-		return err
-	}
-	file := filepath.Join(a.bed.Dir(), "haproxy.cfg")
+// startHAProxy has HAProxy carry TCP from a host to a container, as it would in
+// the mesh's place.
+func (a *crossing) startHAProxy(ctx context.Context, on *testbed.Host, port int, container string) (page string, err error) {
+	file := filepath.Join(a.bed.Dir(), fmt.Sprintf("haproxy%d.cfg", port))
 	conf := fmt.Sprintf(`global
   maxconn 4000
 defaults
@@ -195,20 +208,20 @@ defaults
 listen web
   bind :%d
   server one %s:80
-`, haproxyPort, container)
+`, port, container)
 	if err := os.WriteFile(file, []byte(conf), 0o644); err != nil {
-		return err
+		return "", err
 	}
-	cmd := a.entry.Command(ctx, "haproxy", "-db", "-f", file)
-	if err := a.entry.StartOn(cmd); err != nil {
-		return err
+	cmd := on.Command(ctx, "haproxy", "-db", "-f", file)
+	if err := on.StartOn(cmd); err != nil {
+		return "", err
 	}
 	a.later(func(context.Context) error {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait() // that it was killed
 		return nil
 	})
-	return nil
+	return fmt.Sprintf("http://%s:%d/", on.IP, port), nil
 }
 
 // reachable waits until every way leads to its server.

@@ -198,20 +198,16 @@ func poolNames(pools []netip.Prefix) []string {
 
 // ingressNetwork is the network that published ports are reached through.
 func ingressNetwork(id string, subnet netip.Prefix) *api.Network {
-	gateway := subnet.Addr().Next()
 	return &api.Network{
 		Meta: api.Meta{ID: id},
 		Spec: swarm.NetworkSpec{
 			Annotations:         swarm.Annotations{Name: "ingress", Labels: map[string]string{}},
 			DriverConfiguration: &swarm.Driver{Name: "overlay"},
 			Ingress:             true,
-			IPAMOptions: &swarm.IPAMOptions{
-				Driver:  swarm.Driver{Name: "default"},
-				Configs: []swarm.IPAMConfig{{Subnet: subnet.String(), Gateway: gateway.String()}},
-			},
-			Scope: "swarm",
+			IPAMOptions:         &swarm.IPAMOptions{Driver: swarm.Driver{Name: "default"}},
+			Scope:               "swarm",
 		},
-		Subnets: []api.Subnet{{Prefix: subnet, Gateway: gateway}},
+		Subnets: []api.Subnet{{Prefix: subnet, Gateway: subnet.Addr().Next()}},
 		VNI:     ingressVNI,
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 	"shoal/internal/api"
 	"shoal/internal/store"
-	"shoal/network/ipam"
+	"shoal/service"
 )
 
 // CreateNetwork makes a network of the whole cluster and returns its ID. A subnet
@@ -51,66 +51,26 @@ func (c *Control) CreateNetwork(ctx context.Context, req network.CreateRequest) 
 
 // subnets checks those that were asked for against what others have, or cuts one.
 func subnets(tx *store.Tx, wanted []api.Subnet) ([]api.Subnet, error) {
-	taken := takenSubnets(&tx.View)
+	if len(wanted) == 0 {
+		c := tx.Cluster()
+		if c == nil {
+			return nil, errdefs.ErrUnavailable.WithMessage("the cluster has no state yet")
+		}
+		s, err := service.CutSubnet(&tx.View, c.Pools())
+		if err != nil {
+			return nil, errdefs.ErrFailedPrecondition.WithMessage(err.Error())
+		}
+		return []api.Subnet{s}, service.NoteSubnets(tx, s.Prefix)
+	}
 	for _, w := range wanted {
-		for _, o := range taken {
-			if o.prefix.Overlaps(w.Prefix) {
+		for _, o := range service.TakenSubnets(&tx.View) {
+			if o.Prefix.Overlaps(w.Prefix) {
 				return nil, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf(
-					"invalid pool request: Pool overlaps with other one on this address space: subnet %s overlaps %s of %s", w.Prefix, o.prefix, o.owner))
+					"invalid pool request: Pool overlaps with other one on this address space: subnet %s overlaps %s of %s", w.Prefix, o.Prefix, o.Owner))
 			}
 		}
 	}
-	if len(wanted) > 0 {
-		return wanted, nil
-	}
-	c := tx.Cluster()
-	if c == nil {
-		return nil, errdefs.ErrUnavailable.WithMessage("the cluster has no state yet")
-	}
-	pools, size, err := addressPools(c.DefaultAddrPool, c.SubnetSize)
-	if err != nil {
-		return nil, err
-	}
-	var used []netip.Prefix
-	for _, o := range taken {
-		used = append(used, o.prefix)
-	}
-	p, err := ipam.Cut(pools, int(size), used, c.LastSubnet)
-	if err != nil {
-		return nil, errdefs.ErrFailedPrecondition.WithMessage(err.Error())
-	}
-	c = c.Tended()
-	c.LastSubnet = p
-	return []api.Subnet{{Prefix: p, Gateway: p.Addr().Next()}}, tx.Put(c)
-}
-
-// takenSubnet is a range of addresses, and who has it, for messages.
-type takenSubnet struct {
-	prefix netip.Prefix
-	owner  string
-}
-
-// takenSubnets lists the subnets of all networks, and of removed ones for as
-// long as a task that was on them may still answer there.
-func takenSubnets(v *store.View) (all []takenSubnet) {
-	for n := range v.Networks.All() {
-		for _, s := range n.Subnets {
-			all = append(all, takenSubnet{s.Prefix, "network " + n.Spec.Name})
-		}
-	}
-	seen := map[netip.Prefix]bool{} // that of a guest can not go before it
-	for t := range v.Tasks.All() {
-		if api.Terminal(t.Status.State) {
-			continue
-		}
-		for _, at := range t.Networks {
-			if _, there := v.Networks.Get(at.NetworkID); !there && !seen[at.Addr.Masked()] {
-				seen[at.Addr.Masked()] = true
-				all = append(all, takenSubnet{at.Addr.Masked(), "a removed network, on which a task is still stopping"})
-			}
-		}
-	}
-	return all
+	return wanted, service.NoteSubnets(tx, netip.Prefix{})
 }
 
 // freeVNI gives the first number that no network shows. It is for people alone:

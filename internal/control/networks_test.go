@@ -11,6 +11,7 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"shoal/internal/api"
+	"shoal/service"
 )
 
 func overlay(name string, changes ...func(*network.CreateRequest)) network.CreateRequest {
@@ -78,7 +79,7 @@ func TestNetworksComeAndGo(t *testing.T) {
 	if n := w.View().Networks.Len(); n != 1 {
 		t.Errorf("%d networks are left", n)
 	}
-	if taken := takenSubnets(w.View()); len(taken) != 1 {
+	if taken := service.TakenSubnets(w.View()); len(taken) != 1 {
 		t.Errorf("%v are taken", taken)
 	}
 }

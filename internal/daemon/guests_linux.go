@@ -68,7 +68,11 @@ func (g *guests) Ask(ctx context.Context, networkID string, want netip.Addr) (ne
 		// A task that is over does not start again. Whether its address is free
 		// is the managers' to say.
 		if t := taskAt(s, place{networkID, want}); t != nil && !api.Terminal(t.Status.State) {
-			return netip.PrefixFrom(want, want.BitLen()), nil
+			for _, at := range t.Networks {
+				if at.NetworkID == networkID {
+					return at.Addr, nil
+				}
+			}
 		}
 	}
 	if g.member.locked != nil {

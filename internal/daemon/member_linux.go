@@ -203,6 +203,9 @@ func (m *member) apply(ctx context.Context, s *api.NodeState) error {
 	if err := m.net.Set(ctx, s); err != nil && ctx.Err() == nil {
 		m.log.Error("overlay differs from what the managers want; it is tried again", zap.Error(err))
 	}
+	if err := m.plugin.Set(s); err != nil && ctx.Err() == nil {
+		m.log.Error("containers do not reach all subnets of their networks", zap.Error(err))
+	}
 	served := m.mesh.Set(ctx, s)
 	if err := served; err != nil && ctx.Err() == nil {
 		m.log.Error("routing mesh differs from what the managers want; it is tried again", zap.Error(err))

@@ -106,7 +106,8 @@ func (a *assembly) state(index uint64) (*api.NodeState, error) {
 		return nil, fmt.Errorf("state %d says nothing of the node itself", index)
 	}
 	s := &api.NodeState{
-		Index: index, ClusterID: a.cluster.ClusterID, DataPathPort: a.cluster.DataPathPort, Node: a.node,
+		Index: index, ClusterID: a.cluster.ClusterID, DataPathPort: a.cluster.DataPathPort, AddrPools: a.cluster.AddrPools,
+		Node:       a.node,
 		Trust:      a.trust,
 		GossipKeys: a.gossipKeys,
 

@@ -177,7 +177,7 @@ func nodeState(v *store.View, nodeID string, now tables) *api.NodeState {
 		Pieces:    map[string]*api.Piece{},
 	}
 	if c := v.Cluster(); c != nil {
-		s.ClusterID, s.DataPathPort = c.ID, c.DataPathPort
+		s.ClusterID, s.DataPathPort, s.AddrPools = c.ID, c.DataPathPort, c.Pools()
 		s.GossipKeys, s.Trust, s.WireGuardFrom = c.GossipKeys, c.Trust(), c.WireGuardFrom
 	}
 	for n := range v.Networks.All() {

@@ -148,7 +148,7 @@ func (c *conn) write(ctx context.Context, w io.Writer, rc *http.ResponseControll
 
 	hello := welcome{Heartbeat: period}
 	if cl := c.server.cfg.Store.View().Cluster(); cl != nil {
-		hello.ClusterID, hello.DataPathPort = cl.ID, cl.DataPathPort
+		hello.ClusterID, hello.DataPathPort, hello.AddrPools = cl.ID, cl.DataPathPort, cl.Pools()
 	}
 	if err := enc.Encode(down{Welcome: &hello}); err != nil {
 		return err

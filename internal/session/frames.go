@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -68,6 +69,7 @@ type down struct {
 type welcome struct {
 	ClusterID    string
 	DataPathPort uint32
+	AddrPools    []netip.Prefix
 	Heartbeat    time.Duration
 }
 

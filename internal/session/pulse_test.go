@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,8 +88,9 @@ func TestTooMany(t *testing.T) {
 // ward is a pulse over a store of nodes that beat as the test wants.
 type ward struct {
 	*pulse
-	t    *testing.T
-	logs *observer.ObservedLogs
+	t      *testing.T
+	logs   *observer.ObservedLogs
+	quorum *slow
 
 	mu   sync.Mutex
 	gone map[string]bool
@@ -99,7 +101,8 @@ type ward struct {
 func watch(t *testing.T, workers int) *ward {
 	core, logs := observer.New(zap.InfoLevel)
 	s := store.New()
-	w := &ward{t: t, logs: logs, gone: map[string]bool{}}
+	w := &ward{t: t, logs: logs, quorum: &slow{store: s}, gone: map[string]bool{}}
+	s.Connect(w.quorum)
 	w.pulse = newPulse(s, zap.New(core), func() time.Duration { return defaultHeartbeat },
 		func(id string) bool { w.mu.Lock(); defer w.mu.Unlock(); return w.gone[id] },
 		func(id string) { w.mu.Lock(); defer w.mu.Unlock(); w.down = append(w.down, id) })
@@ -354,12 +357,16 @@ func TestNobodyToWaitFor(t *testing.T) {
 // slow is a quorum that takes its time.
 type slow struct {
 	store *store.Store
-	takes time.Duration
+	takes atomic.Int64 // nanoseconds
+
+	mu    sync.Mutex
 	index uint64
 }
 
 func (s *slow) Apply(_ context.Context, data []byte) error {
-	time.Sleep(s.takes)
+	time.Sleep(time.Duration(s.takes.Load()))
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.index++
 	return s.store.Apply(s.index, data)
 }
@@ -376,8 +383,7 @@ func TestASlowWrite(t *testing.T) {
 			stops[id] = w.beating(id, 0)
 		}
 		w.after(10 * time.Second)
-		s := &slow{store: w.store, takes: 3 * time.Second, index: 1000}
-		w.store.Connect(s)
+		w.quorum.takes.Store(int64(3 * time.Second))
 		stops["w1"]()
 		time.Sleep(2 * time.Second)
 		stops["w2"]()

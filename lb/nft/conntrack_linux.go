@@ -29,6 +29,7 @@ type stale struct {
 	gone   map[netip.Addr]bool // backends that left
 	opened map[uint16]bool     // UDP ports published since: entries from before are not rewritten
 	dead   map[netip.Addr]bool // containers that ended
+	fresh  []netip.Prefix      // subnets known since: what was sent there was masqueraded
 	// Where nobody knows what the kernel had before: every address of these
 	// networks that is no backend counts as one that left, and as that of a
 	// container that ended if none has it.
@@ -119,6 +120,11 @@ func staleness(old, now lb.Table) stale {
 	for _, v := range old.VIPs {
 		add(s.gone, v.Backends)
 	}
+	for _, p := range now.Subnets {
+		if !slices.Contains(old.Subnets, p) {
+			s.fresh = append(s.fresh, p)
+		}
+	}
 	for _, p := range now.Ports {
 		remove(s.gone, p.Backends)
 		if p.Protocol == "udp" && len(p.Backends) > 0 {
@@ -150,7 +156,7 @@ func remove(set map[netip.Addr]bool, addrs []netip.Addr) {
 
 // flush deletes the entries of connections that a new table contradicts.
 func (p *Plane) flush(s stale) error {
-	if len(s.gone) == 0 && len(s.opened) == 0 && len(s.dead) == 0 && len(s.networks) == 0 {
+	if len(s.gone) == 0 && len(s.opened) == 0 && len(s.dead) == 0 && len(s.fresh) == 0 && len(s.networks) == 0 {
 		return nil
 	}
 	if p.conntrack == nil {
@@ -186,6 +192,9 @@ func (s stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	}
 	rewritten := asked.Unmap() != answers.Unmap()
 	plain := !rewritten && f.Forward.SrcIP.Equal(f.Reverse.DstIP)
+	if !rewritten && !plain && slices.ContainsFunc(s.fresh, func(n netip.Prefix) bool { return n.Contains(asked.Unmap()) }) {
+		return true // a sender that never pauses would stay a stranger there
+	}
 	switch f.Forward.Protocol {
 	case unix.IPPROTO_UDP:
 		return rewritten && s.left(answers.Unmap()) || plain && s.opened[f.Forward.DstPort]

@@ -1,75 +1,47 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"shoal/lb"
 )
 
 // backends are what a port leads to, as of now.
-type backends struct {
-	mu  sync.Mutex
-	now *round
-}
+type backends struct{ now atomic.Pointer[round] }
 
-// round is one table's backends of a port, and the dials under way to them.
+// round is one table's backends of a port. It is never changed.
 type round struct {
 	lb.Port
-	from    netip.Addr
-	ctx     context.Context
-	end     context.CancelFunc
-	dialing sync.WaitGroup
+	from netip.Addr // that tasks see this node by; the zero value leaves it to the kernel
 }
 
 var errNoBackend = errors.New("no task can take the connection")
 
-// set replaces the backends and waits until nobody dials by the old ones.
-func (b *backends) set(p lb.Port, from netip.Addr) {
-	next := &round{Port: p, from: from}
-	next.ctx, next.end = context.WithCancel(context.Background())
-	b.mu.Lock()
-	old := b.now
-	b.now = next
-	b.mu.Unlock()
-	if old == nil {
-		return
+// replace sets the backends and tells whether they are others than before.
+func (b *backends) replace(p lb.Port, from netip.Addr) bool {
+	if r := b.now.Load(); r != nil && r.same(p, from) {
+		return false
 	}
-	// A dial that has not come through is made again, by the new ones.
-	old.end()
-	old.dialing.Wait()
+	b.now.Store(&round{Port: p, from: from})
+	return true
 }
 
-// dial tries the backends in random order until one takes it.
-func (b *backends) dial(try func(r *round, a netip.Addr) error) error {
-	var (
-		failed []error
-		tried  []netip.Addr
-	)
-	for {
-		b.mu.Lock()
-		r := b.now
-		r.dialing.Add(1)
-		b.mu.Unlock()
-		left := slices.DeleteFunc(slices.Clone(r.Backends), func(a netip.Addr) bool { return slices.Contains(tried, a) })
-		if len(left) == 0 {
-			r.dialing.Done()
-			return errors.Join(append(failed, errNoBackend)...)
-		}
-		a := left[rand.IntN(len(left))]
-		err := try(r, a)
-		replaced := r.ctx.Err() != nil
-		r.dialing.Done()
-		switch {
-		case err == nil:
-			return nil
-		case replaced: // it says nothing of the backend
-		default:
-			tried, failed = append(tried, a), append(failed, err)
-		}
+func (r *round) same(p lb.Port, from netip.Addr) bool {
+	return r.from == from && r.Target == p.Target && r.ProxyProtocol == p.ProxyProtocol && slices.Equal(r.Backends, p.Backends)
+}
+
+// pick chooses a backend at random, but none that was tried.
+func (r *round) pick(tried []netip.Addr) (a netip.Addr, ok bool) {
+	left := r.Backends
+	if len(tried) > 0 {
+		left = slices.DeleteFunc(slices.Clone(left), func(a netip.Addr) bool { return slices.Contains(tried, a) })
 	}
+	if len(left) == 0 {
+		return netip.Addr{}, false
+	}
+	return left[rand.IntN(len(left))], true
 }

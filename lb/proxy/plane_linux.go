@@ -38,9 +38,9 @@ type Plane struct {
 	refused map[key]error // why a port is not served
 	closed  bool
 
-	conns   connections
+	loops   *loops         // carry TCP; none before the first port
 	buffers sync.Pool      // of maxDatagram bytes
-	work    sync.WaitGroup // every goroutine of the plane
+	work    sync.WaitGroup // every other goroutine of the plane
 }
 
 type key struct {
@@ -113,7 +113,7 @@ func (p *Plane) apply() {
 		s := p.ports[k]
 		if s == nil {
 			var err error
-			if s, err = p.open(k); err != nil {
+			if s, err = p.open(k, port, from); err != nil {
 				if was := p.refused[k]; was == nil || was.Error() != err.Error() {
 					p.log.Error("can not serve a published port; it is tried again", zap.Stringer("port", k), zap.Error(err))
 				}
@@ -144,16 +144,16 @@ func (p *Plane) Holds(protocol string, port uint16) bool {
 // open listens on every address of the host. The one port that can not be had
 // there is that of the node's own server for names: whoever is first would keep the
 // other out.
-func (p *Plane) open(k key) (server, error) {
+func (p *Plane) open(k key, port lb.Port, from netip.Addr) (server, error) {
 	if k.port == netkit.NamesPort {
 		return nil, fmt.Errorf("containers ask for names on %s:%d, and a port served in userspace takes every address; "+
 			"publish another port, or let the node serve it with nftables", netkit.Gateway, k.port)
 	}
 	switch k.protocol {
 	case "tcp":
-		return p.openTCP(k.port)
+		return p.openTCP(port, from)
 	case "udp":
-		return p.openUDP(k.port)
+		return p.openUDP(port, from)
 	}
 	return nil, errors.New("only tcp and udp can be served in userspace")
 }
@@ -169,6 +169,10 @@ func (p *Plane) Run(ctx context.Context) error {
 			p.mu.Lock()
 			p.closed = true
 			p.drop()
+			if p.loops != nil {
+				p.loops.stop()
+				p.loops = nil
+			}
 			p.mu.Unlock()
 			p.work.Wait()
 			return ctx.Err()
@@ -196,7 +200,9 @@ func (p *Plane) drop() {
 		s.close()
 		delete(p.ports, k)
 	}
-	p.conns.cut()
+	if p.loops != nil {
+		p.loops.each((*loop).cut)
+	}
 }
 
 // Differs says which ports are not served and why, or "".

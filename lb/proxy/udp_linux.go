@@ -59,8 +59,8 @@ type flow struct {
 	answered bool
 }
 
-func (p *Plane) openUDP(port uint16) (server, error) {
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: int(port)})
+func (p *Plane) openUDP(port lb.Port, from netip.Addr) (server, error) {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: int(port.Published)})
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (p *Plane) openUDP(port uint16) (server, error) {
 		return nil, errors.Join(err, c.Close())
 	}
 	s := &udpPort{plane: p, conn: c, flows: map[flowKey]*flow{}}
-	s.backends.set(lb.Port{}, netip.Addr{})
+	s.backends.replace(port, from)
 	p.work.Go(s.receive)
 	return s, nil
 }
@@ -91,7 +91,7 @@ func tellAsked(c *net.UDPConn) error {
 // set replaces the backends; clients of one that left get another with their
 // next datagram.
 func (s *udpPort) set(p lb.Port, from netip.Addr) {
-	s.backends.set(p, from)
+	s.backends.replace(p, from)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k, f := range s.flows {
@@ -142,12 +142,11 @@ func (s *udpPort) receive() {
 // flow finds a client's exchange, or begins one.
 func (s *udpPort) flow(k flowKey) (*flow, error) {
 	s.mu.Lock()
-	f, n := s.flows[k], len(s.flows)
-	s.mu.Unlock()
-	if f != nil {
+	defer s.mu.Unlock()
+	if f := s.flows[k]; f != nil {
 		return f, nil
 	}
-	if n >= maxFlows {
+	if n := len(s.flows); n >= maxFlows {
 		if !s.full {
 			s.full = true
 			s.plane.log.Warn("a UDP port has too many clients; new ones are dropped until others are silent", zap.Stringer("address", s.conn.LocalAddr()), zap.Int("clients", n))
@@ -155,28 +154,48 @@ func (s *udpPort) flow(k flowKey) (*flow, error) {
 		return nil, errors.New("too many clients")
 	}
 	s.full = false
-	f = &flow{key: k}
-	err := s.dial(func(r *round, a netip.Addr) error {
-		d := net.Dialer{Control: lateBind}
-		if r.from.IsValid() {
-			d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(r.from, 0))
-		}
-		c, err := d.DialContext(r.ctx, "udp4", netip.AddrPortFrom(a, r.Target).String())
-		if err != nil {
-			return err
-		}
-		f.task, f.conn = a, c.(*net.UDPConn)
-		s.mu.Lock() // before set can look for those whose task left
-		s.flows[k] = f
-		s.mu.Unlock()
-		return nil
-	})
+	f, err := s.begin(k)
 	if err != nil {
 		return nil, err
 	}
 	f.last.Store(time.Now().UnixNano())
+	s.flows[k] = f
 	s.plane.work.Go(func() { s.answer(f) })
 	return f, nil
+}
+
+// begin finds a task for a client. No packet is sent for that, so nothing is waited
+// for, and set can be held up: it must not miss a flow to a task that left.
+func (s *udpPort) begin(k flowKey) (*flow, error) {
+	var (
+		tried  []netip.Addr
+		failed []error
+	)
+	for {
+		r := s.now.Load()
+		a, ok := r.pick(tried)
+		if !ok {
+			return nil, errors.Join(append(failed, errNoBackend)...)
+		}
+		d := net.Dialer{Control: lateBind}
+		if r.from.IsValid() {
+			d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(r.from, 0))
+		}
+		c, err := d.Dial("udp4", netip.AddrPortFrom(a, r.Target).String())
+		if err == nil {
+			return &flow{key: k, task: a, conn: c.(*net.UDPConn)}, nil
+		}
+		tried, failed = append(tried, a), append(failed, err)
+	}
+}
+
+// lateBind is late for a Dialer.
+func lateBind(_, _ string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) { err = setOptions(int(fd), late) }); e != nil {
+		return e
+	}
+	return err
 }
 
 // answer passes on what a task says, until its client has been silent for long.

@@ -25,7 +25,6 @@ type block struct {
 	usable int          // of these, how many may be handed out
 	free   int
 	used   []uint64
-	cursor uint32 // where the next search begins
 }
 
 func newBlock(s api.Subnet) (*block, error) {
@@ -98,22 +97,12 @@ func (b *block) at(off uint32) netip.Addr {
 	return a
 }
 
-// next finds the first free address from the cursor on, round the end.
-func (b *block) next() (netip.Addr, bool) {
-	if b.free == 0 {
-		return netip.Addr{}, false
-	}
-	off, ok := b.search(b.cursor)
-	if !ok {
-		off, _ = b.search(0) // one is free, so it is before the cursor
-	}
-	b.take(off)
-	b.cursor = (off + 1) % b.size
-	return b.at(off), true
-}
-
-// search looks a word at a time: a full /16 costs a thousand steps at most.
+// search finds the first free address from an offset on. It looks a word at a
+// time: a /16 costs a thousand steps at most.
 func (b *block) search(from uint32) (uint32, bool) {
+	if b.free == 0 {
+		return 0, false
+	}
 	for w := from / 64; w < uint32(len(b.used)); w++ {
 		vacant := ^b.used[w]
 		if w == from/64 {

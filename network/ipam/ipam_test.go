@@ -117,6 +117,30 @@ func TestFreedAddressRests(t *testing.T) {
 	}
 }
 
+// TestFreedAddressRestsWhileOtherSubnetsHaveSome: a pool that grew is one row of
+// addresses, not one subnet before the other.
+func TestFreedAddressRestsWhileOtherSubnetsHaveSome(t *testing.T) {
+	p := mustPool(t, subnet("10.0.0.0/29", "", "10.0.0.1"))
+	all, _ := drain(p)
+	if err := p.Add(subnet("10.0.9.0/29", "", "10.0.9.1")); err != nil {
+		t.Fatal(err)
+	}
+	p.Release(all[1].Addr())
+	more, err := drain(p)
+	if len(more) != 6 || more[0].String() != "10.0.9.2/29" || more[5] != all[1] {
+		t.Errorf("got %v", more)
+	}
+	if err == nil || !strings.Contains(err.Error(), "all 10 of 10.0.0.0/29, 10.0.9.0/29 are in use") {
+		t.Errorf("%v", err)
+	}
+	p.Release(all[0].Addr())
+	p.Release(more[0].Addr())
+	p.Resume(more[1].Addr()) // half of both is in the other one
+	if a, err := p.Next(); err != nil || a != more[0] {
+		t.Errorf("%v, %v", a, err)
+	}
+}
+
 func TestHugeIPv6(t *testing.T) {
 	p := mustPool(t, subnet("fd00:1::/64", "", "fd00:1::1"))
 	a, err := p.Next()

@@ -18,6 +18,14 @@ import (
 type Pool struct {
 	network string // for messages
 	blocks  []*block
+	cursor  cursor
+}
+
+// cursor is where the next search begins. It goes through one subnet after the
+// other.
+type cursor struct {
+	block  int
+	offset uint32
 }
 
 // New returns the pool of a network with nothing handed out yet. The gateway
@@ -26,24 +34,46 @@ type Pool struct {
 func New(network string, subnets []api.Subnet) (*Pool, error) {
 	p := &Pool{network: network}
 	for _, s := range subnets {
-		b, err := newBlock(s)
-		if err != nil {
-			return nil, fmt.Errorf("network %q: %w", network, err)
+		if err := p.Add(s); err != nil {
+			return nil, err
 		}
-		p.blocks = append(p.blocks, b)
 	}
 	return p, nil
 }
 
+// Add gives a pool one more subnet.
+func (p *Pool) Add(s api.Subnet) error {
+	b, err := newBlock(s)
+	if err != nil {
+		return fmt.Errorf("network %q: %w", p.network, err)
+	}
+	p.blocks = append(p.blocks, b)
+	return nil
+}
+
+// Subnets are those that the pool was given.
+func (p *Pool) Subnets() []netip.Prefix {
+	out := make([]netip.Prefix, len(p.blocks))
+	for i, b := range p.blocks {
+		out[i] = b.subnet.Prefix
+	}
+	return out
+}
+
 // Next hands out an address, with the length of its subnet. It takes up where
 // the last call left off, so that a freed address rests for as long as the
-// subnet has others: neighbours and connection trackers that still remember its
+// network has others: neighbours and connection trackers that still remember its
 // old owner get time to forget.
 func (p *Pool) Next() (netip.Prefix, error) {
-	for _, b := range p.blocks {
-		if a, ok := b.next(); ok {
-			return netip.PrefixFrom(a, b.subnet.Prefix.Bits()), nil
+	// The subnet that it begins in comes twice: its beginning is looked at last.
+	at := p.cursor
+	for i := 0; len(p.blocks) > 0 && i <= len(p.blocks); i++ {
+		b := p.blocks[at.block]
+		if off, ok := b.search(at.offset); ok && b.take(off) {
+			p.cursor = cursor{at.block, off + 1}
+			return netip.PrefixFrom(b.at(off), b.subnet.Prefix.Bits()), nil
 		}
+		at = cursor{block: (at.block + 1) % len(p.blocks)}
 	}
 	return netip.Prefix{}, fmt.Errorf("network %q has no free address: %s: %w", p.network, p.usage(), errdefs.ErrResourceExhausted)
 }
@@ -86,13 +116,27 @@ func (p *Pool) Release(a netip.Addr) {
 }
 
 // Resume places the next search of a rebuilt pool, given the address that was
-// handed out last of those still in use: half of the subnet away. What was
+// handed out last of those still in use: half of the network away. What was
 // handed out after it and freed since is not known any more, but lies near it.
 func (p *Pool) Resume(a netip.Addr) {
+	var all, place uint64
+	ours := false
 	for _, b := range p.blocks {
 		if b.contains(a) {
-			b.cursor = (b.offset(a) + b.size/2) % b.size
+			place, ours = all+uint64(b.offset(a)), true
 		}
+		all += uint64(b.size)
+	}
+	if !ours {
+		return
+	}
+	place = (place + all/2) % all
+	for i, b := range p.blocks {
+		if place < uint64(b.size) {
+			p.cursor = cursor{i, uint32(place)}
+			return
+		}
+		place -= uint64(b.size)
 	}
 }
 
@@ -109,9 +153,19 @@ func (p *Pool) usage() string {
 	if len(p.blocks) == 0 {
 		return "it has no subnet"
 	}
-	var parts []string
-	for _, b := range p.blocks {
-		parts = append(parts, fmt.Sprintf("all %d of %s are in use", b.usable, b.rng))
+	var names []string
+	usable := 0
+	for i, b := range p.blocks {
+		if usable += b.usable; i < named {
+			names = append(names, b.rng.String())
+		}
 	}
-	return strings.Join(parts, ", ")
+	more := ""
+	if n := len(p.blocks) - named; n > 0 {
+		more = fmt.Sprintf(" and %d more subnets", n)
+	}
+	return fmt.Sprintf("all %d of %s%s are in use", usable, strings.Join(names, ", "), more)
 }
+
+// named is how many subnets a message names: there may be hundreds.
+const named = 3

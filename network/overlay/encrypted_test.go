@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -245,27 +246,9 @@ func TestBar(t *testing.T) {
 	run(t, "nft flush ruleset; echo 1 > /proc/sys/net/ipv4/ip_forward")
 	heard := outside.ListenUDP("192.0.2.9:7777")
 	t.Cleanup(func() { _ = heard.Close() })
-	// says wants a word of the container's to get out, or not to.
 	says := func(word string, out bool) {
 		t.Helper()
-		container.Must(func() error {
-			c, err := net.Dial("udp", "192.0.2.9:7777")
-			if err != nil {
-				return err
-			}
-			_, err = c.Write([]byte(word))
-			return errors.Join(err, c.Close())
-		})
-		wait := 300 * time.Millisecond
-		if out {
-			wait = 20 * time.Second
-		}
-		_ = heard.SetReadDeadline(time.Now().Add(wait))
-		buf := make([]byte, 100)
-		n, _, err := heard.ReadFrom(buf)
-		if (err == nil) != out || out && string(buf[:n]) != word {
-			t.Errorf("%s: heard %q, %v", word, buf[:n], err)
-		}
+		speaks(t, container, heard, "192.0.2.9:7777", word, out)
 	}
 	o := New(zaptest.NewLogger(t))
 	t.Cleanup(func() { _ = o.Clear(ctx) })
@@ -286,6 +269,71 @@ func TestBar(t *testing.T) {
 		t.Error("a daemon that starts takes away what is there")
 	}
 	says("still open", true)
+}
+
+// speaks wants a word of a container's to get out, or not to.
+func speaks(t *testing.T, container *nettest.NS, heard net.PacketConn, to, word string, out bool) {
+	t.Helper()
+	container.Must(func() error {
+		c, err := net.Dial("udp", to)
+		if err != nil {
+			return err
+		}
+		_, err = c.Write([]byte(word))
+		return errors.Join(err, c.Close())
+	})
+	wait := 300 * time.Millisecond
+	if out {
+		wait = 20 * time.Second
+	}
+	_ = heard.SetReadDeadline(time.Now().Add(wait))
+	buf := make([]byte, 100)
+	n, _, err := heard.ReadFrom(buf)
+	if (err == nil) != out || out && string(buf[:n]) != word {
+		t.Errorf("%s: heard %q, %v", word, buf[:n], err)
+	}
+}
+
+// TestUnheardOfSubnet keeps in what may be meant for a subnet that an encrypted
+// network got lately: nothing but a node's own ignorance makes it look like
+// somebody outside.
+func TestUnheardOfSubnet(t *testing.T) {
+	outside, container := nettest.NewNS(t), nettest.NewNS(t)
+	outside.Connect("out", netip.MustParsePrefix("192.0.2.1/24"), netip.MustParsePrefix("192.0.2.9/24"))
+	container.Connect(netkit.IfacePrefix+"grown", netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("10.1.0.9/24"))
+	run(t, "nft flush ruleset; echo 1 > /proc/sys/net/ipv4/ip_forward; ip route add 10.0.0.0/8 via 192.0.2.9")
+	for _, a := range []string{"10.1.7.9/32", "10.1.8.9/32", "10.77.7.9/32"} {
+		outside.Must(func() error { return exec.Command("ip", "addr", "add", a, "dev", "lo").Run() })
+	}
+	heard := outside.ListenUDP("0.0.0.0:7777")
+	t.Cleanup(func() { _ = heard.Close() })
+	says := func(to, word string, out bool) {
+		t.Helper()
+		speaks(t, container, heard, to+":7777", word, out)
+	}
+	o := New(zaptest.NewLogger(t))
+	t.Cleanup(func() { _ = o.Clear(ctx) })
+	for _, tc := range []struct {
+		name  string
+		state *api.NodeState
+		near  bool
+	}{
+		{"a plain network", many("192.0.2.1"), true},
+		{"an encrypted one", closedState("10.1.8.9"), false},
+		{"one whose user chose its subnet", closedState("10.1.8.9"), true},
+	} {
+		tc.state.Node.DataPath = "192.0.2.1"
+		tc.state.AddrPools = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+		if tc.near && tc.state.Networks["a"].Encrypted() {
+			tc.state.Networks["a"].Spec.IPAMOptions = &swarm.IPAMOptions{Configs: []swarm.IPAMConfig{{Subnet: "10.1.0.0/24"}}}
+		}
+		if err := o.Set(ctx, tc.state); err != nil {
+			t.Fatal(err)
+		}
+		says("10.1.7.9", tc.name+": in its grounds", tc.near)
+		says("10.77.7.9", tc.name+": elsewhere in the pools", true)
+		says("10.1.8.9", tc.name+": another node", true)
+	}
 }
 
 // TestZonesOfBothTunnels takes a node for the same one by whichever tunnel it

@@ -25,6 +25,7 @@ const (
 	mapEntries  = "entries"  // MAC of a node's tunnel -> its mark
 
 	setEncrypted = "encrypted" // networks that no packet leaves or enters in the clear
+	setGrounds   = "grounds"   // where these may have subnets that are not known here yet
 )
 
 // Chains filter before the host's own rules at the same hook, and look at
@@ -72,6 +73,7 @@ func ruleset(s State, bridges []string) *netkit.Ruleset {
 			{Name: setOutgoing, Key: nftables.TypeIPAddr, Interval: true, Elements: netkit.Subnets(s.subnets(outgoing))},
 			{Name: setIngress, Key: nftables.TypeIPAddr, Interval: true, Elements: netkit.Subnets(s.subnets(ingress))},
 			{Name: setEncrypted, Key: nftables.TypeIPAddr, Interval: true, Elements: netkit.Subnets(s.subnets(encrypted))},
+			{Name: setGrounds, Key: nftables.TypeIPAddr, Interval: true, Elements: netkit.Subnets(s.grounds())},
 			{Name: setBridges, Key: nftables.TypeIFName, Elements: names},
 			{Name: setEnds, Key: nftables.TypeIPAddr, Elements: ends},
 			{Name: setPort, Key: nftables.TypeInetService, Elements: port},
@@ -143,7 +145,7 @@ func reaches() []netkit.Chain {
 		},
 		{
 			Name: "forward", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookForward, Priority: prioFilter,
-			Rules: append(otherDaemons(), []netkit.Rule{
+			Rules: slices.Concat(otherDaemons(), unheardOf(), []netkit.Rule{
 				{
 					Why:   "untracked answers would leave under the task's address",
 					Exprs: netkit.Join(netkit.FromContainer(), netkit.Invalid(), netkit.Drop()),
@@ -210,7 +212,7 @@ func reaches() []netkit.Chain {
 					Why:   "nor under another node's address",
 					Exprs: netkit.Join(tunnelPort(), sourceElsewhere(), netkit.Drop()),
 				},
-			}...),
+			}),
 		},
 		{
 			Name: "input", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookInput, Priority: prioFilter,
@@ -235,6 +237,14 @@ func reaches() []netkit.Chain {
 			}},
 		},
 	}
+}
+
+// unheardOf keeps on the node what may be meant for a new subnet of an encrypted
+// network: masqueraded as this host it would go out in the clear. Other nodes'
+// addresses are in no subnet.
+func unheardOf() []netkit.Rule {
+	return netkit.Reject("an encrypted network may have grown there", netkit.Join(netkit.FromContainer(), netkit.NotToContainer(),
+		netkit.DestIn(setGrounds), netkit.DestNotIn(setSubnets), netkit.DestNotIn(setEnds)))
 }
 
 // namesAlone keeps the gateway from being one more address of the host: it

@@ -46,6 +46,9 @@ type Network struct {
 	// Encrypted says that its packets go to other nodes by the encrypted tunnel,
 	// or not at all.
 	Encrypted bool
+	// Grounds are where its next subnets will be, if it is encrypted: this node may
+	// not have heard of the last one.
+	Grounds []netip.Prefix
 }
 
 // Tunnel is the way to the other nodes. There is none without peers.
@@ -86,6 +89,9 @@ func Compile(state *api.NodeState) State {
 			if sub.Prefix.Addr().Is4() {
 				net.Subnets = append(net.Subnets, sub.Prefix.Masked())
 			}
+		}
+		if net.Encrypted {
+			net.Grounds = n.Grounds(state.AddrPools)
 		}
 		slices.SortFunc(net.Subnets, comparePrefixes)
 		if net.Subnets = slices.Compact(net.Subnets); len(net.Subnets) > 0 {
@@ -221,6 +227,17 @@ func (s State) subnets(pick func(Network) bool) []netip.Prefix {
 	return slices.Compact(out)
 }
 
+// grounds lists those of all networks.
+func (s State) grounds() []netip.Prefix {
+	var out []netip.Prefix
+	for _, n := range s.Networks {
+		out = append(out, n.Grounds...)
+	}
+	slices.SortFunc(out, comparePrefixes)
+	// Those of two networks are the same, or apart: see api.Network.
+	return slices.Compact(out)
+}
+
 func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
@@ -251,6 +268,7 @@ func equal(a, b State) bool {
 		a.Keys.Private == b.Keys.Private && slices.Equal(a.Keys.Own, b.Keys.Own) &&
 		a.Tunnel.Local == b.Tunnel.Local && a.Tunnel.Port == b.Tunnel.Port && slices.Equal(a.Tunnel.Peers, b.Tunnel.Peers) &&
 		slices.EqualFunc(a.Networks, b.Networks, func(x, y Network) bool {
-			return x.ID == y.ID && x.Internal == y.Internal && x.Ingress == y.Ingress && x.Encrypted == y.Encrypted && slices.Equal(x.Subnets, y.Subnets)
+			return x.ID == y.ID && x.Internal == y.Internal && x.Ingress == y.Ingress && x.Encrypted == y.Encrypted && slices.Equal(x.Subnets, y.Subnets) &&
+				slices.Equal(x.Grounds, y.Grounds)
 		})
 }

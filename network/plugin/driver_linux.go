@@ -51,7 +51,7 @@ func (p *Plugin) createNetwork(req createNetworkRequest) (any, error) {
 		if err != nil || !subnet.Addr().Is4() {
 			return nil, fmt.Errorf("%q is not an IPv4 subnet", d.Pool)
 		}
-		n.Subnet = subnet.Masked()
+		n.Pools = append(n.Pools, subnet.Masked())
 	}
 	return struct{}{}, p.records.change(func(c *content) { c.Networks[req.NetworkID] = n })
 }
@@ -136,6 +136,10 @@ func (p *Plugin) join(req endpointRequest) (any, error) {
 	host, out := p.leaves(n, e, siblings)
 	if host {
 		resp.StaticRoutes = []staticRoute{{Destination: netkit.Gateway.String() + "/32", RouteType: routeOnLink}}
+	}
+	_, others := p.around(e.Addr.Addr())
+	for _, s := range others {
+		resp.StaticRoutes = append(resp.StaticRoutes, staticRoute{Destination: s.String(), RouteType: routeOnLink})
 	}
 	if out {
 		resp.Gateway = nextHop(e.Addr).String()

@@ -25,8 +25,9 @@ type requestPoolRequest struct {
 	V6      bool
 }
 
-// requestPool accepts the subnet that the managers chose. Its ID says all that
-// later calls need, so there is nothing to remember.
+// requestPool accepts a subnet that the managers chose, or the pool that they
+// choose a network's subnets from. Its ID says all that later calls need, so there
+// is nothing to remember.
 func (p *Plugin) requestPool(req requestPoolRequest) (any, error) {
 	id := req.Options[OptionNetworkID]
 	if id == "" {
@@ -86,12 +87,24 @@ func (p *Plugin) requestAddress(req requestAddressRequest) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !subnet.Contains(given.Addr()) {
-		// The engine asks pool by pool, and would take it for one of this pool.
+	if !p.records.takes(networkID, subnet, given.Addr()) {
+		// After its next start it would not have the container back with it.
 		p.addrs.Release(networkID, given.Addr())
-		return nil, fmt.Errorf("the managers gave %s, which is not in %s", given, subnet)
+		return nil, fmt.Errorf("the managers gave %s, and the engine of this node knows the network without it: it was made here before it grew, and is made anew when no container of this node is on it", given.Addr())
 	}
-	return address(given.Addr(), subnet), nil
+	return address(given.Addr(), p.onLink(given, subnet)), nil
+}
+
+// onLink gives the subnet that a container with an address sees. A pool is more
+// than that, and managers that are away do not say.
+func (p *Plugin) onLink(given, pool netip.Prefix) netip.Prefix {
+	if !given.IsSingleIP() {
+		return given
+	}
+	if own, _ := p.around(given.Addr()); own.IsValid() {
+		return own
+	}
+	return pool
 }
 
 type releaseAddressRequest struct{ PoolID, Address string }

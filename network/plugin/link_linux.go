@@ -147,11 +147,17 @@ func (p *Plugin) keep(ctx context.Context) error {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	p.repair()
+	var taken <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			p.repair()
+		case <-p.grown:
+			taken = time.After(takeTime)
+		case <-taken:
+			taken = nil
 			p.repair()
 		case u, ok := <-routes:
 			if !ok {
@@ -182,5 +188,5 @@ func (p *Plugin) repairOne(id string) error {
 	if !ok || e.Sandbox == "" || !linkExists(netkit.HostIface(id)) {
 		return nil
 	}
-	return connect(id, e, p.siblings(id, e))
+	return errors.Join(connect(id, e, p.siblings(id, e)), p.spread(id, e))
 }

@@ -52,7 +52,8 @@ type Config struct {
 type Addresses interface {
 	// Ask is called for a container that is being connected to a network, by
 	// the cluster's ID. want is the address that it names, if any: its own if
-	// it is a task, and a wish if not.
+	// it is a task, and a wish if not. Where its subnet is not known the answer is
+	// the address alone.
 	Ask(ctx context.Context, networkID string, want netip.Addr) (netip.Prefix, error)
 	// Release is called when a container is gone. It does not wait.
 	Release(networkID string, addr netip.Addr)
@@ -70,7 +71,8 @@ type Plugin struct {
 	log     *zap.Logger
 	records *records
 	addrs   Addresses
-	mu      sync.Mutex // one change of an interface at a time
+	grown   chan struct{} // networks have other subnets than before
+	mu      sync.Mutex    // one change of an interface at a time
 	ln      net.Listener
 }
 
@@ -87,6 +89,7 @@ func New(cfg Config) *Plugin {
 		spec:    cfg.Spec,
 		log:     cfg.Log,
 		addrs:   cfg.Addresses,
+		grown:   make(chan struct{}, 1),
 		records: newRecords(filepath.Join(cfg.StateDir, "plugin.json"), cfg.Log),
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -19,10 +20,11 @@ import (
 // Network is a network as the engine made it. The engine never tells us of it
 // a second time, so it is written down.
 type Network struct {
-	ID       string // in the cluster
-	Subnet   netip.Prefix
-	MTU      int  `json:",omitempty"` // 0 for what fits between nodes
-	Internal bool `json:",omitempty"`
+	ID string // in the cluster
+	// Pools are where the engine thinks that its addresses are.
+	Pools    []netip.Prefix `json:",omitempty"`
+	MTU      int            `json:",omitempty"` // 0 for what fits between nodes
+	Internal bool           `json:",omitempty"`
 	// Encrypted says that less fits.
 	Encrypted bool `json:",omitempty"`
 }
@@ -39,6 +41,7 @@ type Endpoint struct {
 type content struct {
 	Networks  map[string]Network
 	Endpoints map[string]Endpoint
+	Subnets   map[string][]netip.Prefix // of networks by the cluster's ID, as the managers said last
 }
 
 // records survive a restart of the daemon. They are a cache of what the engine
@@ -80,6 +83,7 @@ func (r *records) read() {
 	for id, n := range c.Networks {
 		r.Networks[id] = n
 	}
+	r.Subnets = c.Subnets
 	for id, e := range c.Endpoints {
 		// A container that was up when the host went down left no interface;
 		// its record would otherwise stay for ever.
@@ -118,13 +122,35 @@ func (r *records) endpoints() map[string]Endpoint {
 	return out
 }
 
+// subnets gives those of all networks; nobody changes them.
+func (r *records) subnets() map[string][]netip.Prefix {
+	r.load()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.Subnets
+}
+
+// takes tells whether the engine takes an address for one of a network, by the
+// cluster's ID, that it was told to have a pool.
+func (r *records) takes(networkID string, pool netip.Prefix, a netip.Addr) bool {
+	r.load()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range r.Networks {
+		if n.ID == networkID && slices.ContainsFunc(n.Pools, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return true
+		}
+	}
+	return pool.Contains(a)
+}
+
 // change alters the record and writes it. Nothing is answered from a record, or
 // to the engine, before it is on disk.
 func (r *records) change(f func(*content)) error {
 	r.load()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := content{Networks: maps.Clone(r.Networks), Endpoints: maps.Clone(r.Endpoints)}
+	next := content{Networks: maps.Clone(r.Networks), Endpoints: maps.Clone(r.Endpoints), Subnets: r.Subnets}
 	f(&next)
 	b, err := json.Marshal(next)
 	if err != nil {

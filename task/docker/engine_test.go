@@ -20,6 +20,7 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/pkg/stdcopy"
 	"go.uber.org/goleak"
@@ -37,6 +38,7 @@ func TestEngine(t *testing.T) {
 	host := "unix://" + testbed.StartEngine(t).EngineSocket()
 	for name, test := range map[string]func(*testing.T, *bench){
 		"Ends": testEnds, "Adoption": testAdoption, "Mapping": testMapping, "Description": testDescription, "Taken port": testTakenPort,
+		"Grown network": testGrownNetwork,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, newBench(t, host)) })
 	}
@@ -443,6 +445,59 @@ func testMapping(t *testing.T, b *bench) {
 	if _, tty, err := b.Logs(t.Context(), a.Task.ID, api.LogOptions{Stdout: true}); err != nil || !tty {
 		t.Errorf("tty %v: %v", tty, err)
 	}
+}
+
+// testGrownNetwork: an engine that made a network before it grew serves the subnet
+// that it knows, and makes it anew, for all that are to come, when nobody is on it.
+func testGrownNetwork(t *testing.T, b *bench) {
+	w, _ := b.work(t, "")
+	n := &api.Network{Meta: api.Meta{ID: "grown" + b.cluster}, Subnets: []api.Subnet{{Prefix: netip.MustParsePrefix("10.213.4.0/29")}}}
+	n.Spec.Name = n.ID
+	// on is a state with a task at an address of the network.
+	on := func(addr string) (*api.NodeState, *api.Assignment) {
+		s, a := b.state("exec busybox sleep 1000", func(spec *swarm.ServiceSpec, tk *api.Task) {
+			tk.Networks = []api.Attachment{{NetworkID: n.ID, Addr: netip.MustParsePrefix(addr)}}
+			spec.TaskTemplate.ContainerSpec.StopSignal = "SIGKILL"
+		})
+		s.Networks = map[string]*api.Network{n.ID: n}
+		return s, a
+	}
+	c, err := b.engine(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	knows := func(want string) {
+		t.Helper()
+		in, err := c.NetworkInspect(t.Context(), n.ID, network.InspectOptions{})
+		if err != nil || len(in.IPAM.Config) != 1 || in.IPAM.Config[0].Subnet != want {
+			t.Errorf("the engine knows it by %v, %v; want %s", in.IPAM.Config, err, want)
+		}
+	}
+	s, first := on("10.213.4.3/29")
+	w.Set(s)
+	b.await(t, first.Task.ID, swarm.TaskStateRunning)
+	knows("10.213.4.0/29")
+
+	n = api.Clone(n)
+	n.Subnets = append(n.Subnets, api.Subnet{Prefix: netip.MustParsePrefix("10.213.5.0/29")})
+	s, next := on("10.213.5.3/29")
+	s.AddrPools = []netip.Prefix{netip.MustParsePrefix("10.213.4.0/22")}
+	if _, err := b.ensureNetworks(t.Context(), c, s, []api.Attachment{{NetworkID: n.ID, Addr: netip.MustParsePrefix("10.213.4.4/29")}}); err != nil {
+		t.Errorf("for an address that it knows: %v", err)
+	}
+	if _, err := b.ensureNetworks(t.Context(), c, s, next.Task.Networks); err == nil || !strings.Contains(err.Error(), "made it before it grew") {
+		t.Errorf("for another while somebody is on it: %v", err)
+	}
+	knows("10.213.4.0/29")
+	stopped := api.Clone(first.Task)
+	stopped.DesiredState = swarm.TaskStateShutdown
+	ending := &api.Assignment{Task: stopped, Revision: first.Revision}
+	w.Set(&api.NodeState{ClusterID: b.cluster, Node: s.Node, Networks: s.Networks, Tasks: map[string]*api.Assignment{stopped.ID: ending}})
+	b.await(t, stopped.ID, swarm.TaskStateShutdown)
+	s.Tasks[stopped.ID] = ending
+	w.Set(s)
+	b.await(t, next.Task.ID, swarm.TaskStateRunning)
+	knows("10.213.4.0/22")
 }
 
 func testDescription(t *testing.T, b *bench) {

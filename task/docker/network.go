@@ -38,7 +38,7 @@ func (e *Executor) ensureNetworks(ctx context.Context, c *client.Client, s *api.
 		if n == nil {
 			return nil, &engineError{text: "network " + at.NetworkID + " is not known to this node", kind: errdefs.ErrNotFound}
 		}
-		name, err := e.ensureNetwork(ctx, c, s.ClusterID, n, have)
+		name, err := e.ensureNetwork(ctx, c, s, n, have, at.Addr.Addr())
 		if err != nil {
 			return nil, fmt.Errorf("network %s: %w", n.Spec.Name, say(err))
 		}
@@ -49,12 +49,23 @@ func (e *Executor) ensureNetworks(ctx context.Context, c *client.Client, s *api.
 
 // ensureNetwork finds a network by its label, whatever it is called here, or
 // makes it. A network of the same name that is not ours is left alone, and ours
-// gets a name that nobody else has.
-func (e *Executor) ensureNetwork(ctx context.Context, c *client.Client, clusterID string, n *api.Network, have []network.Summary) (string, error) {
+// gets a name that nobody else has. One that was made before the cluster's network
+// got the subnets that these addresses are in is made anew.
+func (e *Executor) ensureNetwork(ctx context.Context, c *client.Client, s *api.NodeState, n *api.Network, have []network.Summary, addrs ...netip.Addr) (string, error) {
 	name := n.Spec.Name
 	for _, h := range have {
 		if h.Labels[labelNetwork] == n.ID {
-			return h.Name, nil
+			if takes(h, addrs) {
+				return h.Name, nil
+			}
+			err := say(c.NetworkRemove(ctx, h.ID))
+			if errdefs.IsPermissionDenied(err) || errdefs.IsConflict(err) {
+				return "", errNarrow
+			}
+			if err != nil && !errdefs.IsNotFound(err) {
+				return "", err
+			}
+			continue
 		}
 		if h.Name == n.Spec.Name {
 			name = n.Spec.Name + "-" + n.ID[:min(suffixLen, len(n.ID))]
@@ -63,12 +74,12 @@ func (e *Executor) ensureNetwork(ctx context.Context, c *client.Client, clusterI
 	opts := network.CreateOptions{
 		Driver:  e.cfg.NetworkDriver,
 		Options: networkOptions(n),
-		Labels:  map[string]string{labelNetwork: n.ID, labelCluster: clusterID},
+		Labels:  map[string]string{labelNetwork: n.ID, labelCluster: s.ClusterID},
 		IPAM:    &network.IPAM{Driver: e.cfg.IPAMDriver, Options: map[string]string{labelNetwork: n.ID}},
 	}
-	for _, sub := range n.Subnets {
-		opts.IPAM.Config = append(opts.IPAM.Config, network.IPAMConfig{Subnet: sub.Prefix.String()})
-		if sub.Prefix.Addr().Is6() {
+	for _, p := range ranges(s, n) {
+		opts.IPAM.Config = append(opts.IPAM.Config, network.IPAMConfig{Subnet: p.String()})
+		if p.Addr().Is6() {
 			yes := true
 			opts.EnableIPv6 = &yes
 		}
@@ -83,6 +94,40 @@ func (e *Executor) ensureNetwork(ctx context.Context, c *client.Client, clusterI
 		return have[0].Name, nil
 	}
 	return "", err
+}
+
+// errNarrow says that an engine can not have an address of a network that it knows
+// by its subnets of before.
+var errNarrow = &engineError{
+	text: "this node's engine made it before it grew, and takes no address of its new subnets; it is made anew when no container of this node is on it",
+	kind: errdefs.ErrConflict,
+}
+
+// ranges are what the engine is told that a network's addresses are in. It fixes
+// that when it makes the network: so of one that may grow it is told where it may.
+// The managers give the addresses, and the driver knows the subnets.
+func ranges(s *api.NodeState, n *api.Network) []netip.Prefix {
+	if grounds := n.Grounds(s.AddrPools); len(grounds) > 0 {
+		return grounds
+	}
+	var out []netip.Prefix
+	for _, sub := range n.Subnets {
+		out = append(out, sub.Prefix)
+	}
+	return out
+}
+
+// takes tells whether the engine's network can have addresses.
+func takes(h network.Summary, addrs []netip.Addr) bool {
+	for _, a := range addrs {
+		if !slices.ContainsFunc(h.IPAM.Config, func(c network.IPAMConfig) bool {
+			p, err := netip.ParsePrefix(c.Subnet)
+			return err == nil && p.Contains(a)
+		}) {
+			return false
+		}
+	}
+	return true
 }
 
 // optionMTU is the one of a network's options that its driver on the engine
@@ -193,7 +238,13 @@ func (e *Executor) SyncNetworks(ctx context.Context, state func() *api.NodeState
 		if !n.Spec.Attachable {
 			continue
 		}
-		if _, err := e.ensureNetwork(ctx, c, s.ClusterID, n, stays); err != nil {
+		var addrs []netip.Addr
+		for _, sub := range n.Subnets {
+			addrs = append(addrs, sub.Prefix.Addr())
+		}
+		if _, err := e.ensureNetwork(ctx, c, s, n, stays, addrs...); errors.Is(err, errNarrow) {
+			inUse = true
+		} else if err != nil {
 			errs = append(errs, fmt.Errorf("network %s: %w", n.Spec.Name, say(err)))
 		}
 	}

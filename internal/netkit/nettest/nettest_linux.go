@@ -101,6 +101,9 @@ func Here(t testing.TB) *NS {
 	return &NS{t: t, fd: fd}
 }
 
+// Path is where the namespace can be opened, as an engine names a container's.
+func (ns *NS) Path() string { return fmt.Sprintf("/proc/self/fd/%d", ns.fd) }
+
 // Do runs f inside. Sockets opened by f belong to the namespace for good.
 func (ns *NS) Do(f func() error) error {
 	done := make(chan error)
