@@ -1,7 +1,9 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"time"
@@ -98,6 +100,12 @@ func (f *fence) run(stop <-chan struct{}) {
 			}
 			switch c := rpc.Command.(type) {
 			case *raft.InstallSnapshotRequest:
+				needless, err := f.needless(c)
+				if err != nil || needless {
+					_, _ = io.Copy(io.Discard, rpc.Reader)
+					rpc.Respond(&raft.InstallSnapshotResponse{Term: c.Term, Success: needless}, err)
+					continue
+				}
 				f.mu.Lock()
 				f.sent = [2]uint64{f.sent[1], c.LastLogIndex}
 				f.mu.Unlock()
@@ -116,6 +124,22 @@ func (f *fence) run(stop <-chan struct{}) {
 			}
 		}
 	}
+}
+
+// needless tells whether a snapshot ends at an entry that the log has, so that what
+// is missing can be had as entries: the leader has missed an answer. Installing it
+// would take raft back to it. One of a new term is for raft to hear of.
+func (f *fence) needless(c *raft.InstallSnapshotRequest) (bool, error) {
+	term, err := f.store.GetUint64([]byte("CurrentTerm"))
+	if err != nil || c.Term != term {
+		return false, err
+	}
+	var last raft.Log
+	err = raftLog{Store: f.store, snapshots: f.snapshots}.GetLog(c.LastLogIndex, &last)
+	if errors.Is(err, raft.ErrLogNotFound) {
+		return false, nil
+	}
+	return err == nil && last.Term == c.LastLogTerm, err
 }
 
 // sends tells whether a snapshot that raft is at, and that ends at this entry, is

@@ -98,6 +98,9 @@ func behindSnapshot(c *raft.AppendEntriesRequest, log *boltlog.Store, snapshots 
 	rest := *c
 	rest.PrevLogEntry, rest.PrevLogTerm = found[0].Index, found[0].Term
 	rest.Entries = slices.DeleteFunc(slices.Clone(c.Entries), func(e *raft.Log) bool { return e.Index <= rest.PrevLogEntry })
+	// Whether what the log has from there on is the leader's as well this does not
+	// tell. raft would take all of it that is committed there for committed here.
+	rest.LeaderCommitIndex = min(c.LeaderCommitIndex, rest.PrevLogEntry+uint64(len(rest.Entries)))
 	return &rest, nil
 }
 
@@ -121,19 +124,38 @@ func (l raftLog) DeleteRange(low, high uint64) error {
 	if err := l.GetLog(snapshot.Index, &last); err != nil {
 		return err
 	}
-	if last.Term == snapshot.Term {
-		return l.Store.DeleteRange(low, snapshot.Index-1)
+	if last.Term != snapshot.Term {
+		// Another history, and only a new start makes raft forget where it ended.
+		if err := l.Store.DeleteRange(low, high); err != nil {
+			return err
+		}
+		l.startAgain(fmt.Errorf("a snapshot has overruled the end of the raft log, entries %d to %d", snapshot.Index+1, high))
+		return nil
 	}
-	// Another history, and only a new start makes raft forget where it ended.
-	if err := l.Store.DeleteRange(low, high); err != nil {
+	if err := l.Store.DeleteRange(low, snapshot.Index-1); err != nil {
 		return err
 	}
-	l.fail(fmt.Errorf("a snapshot has overruled the end of the raft log, entries %d to %d: start again to go on with it: %w",
-		snapshot.Index+1, high, errdefs.ErrAborted))
-	// raft would look for entries that are gone, and panic, before it hears of it.
+	// raft has just taken the members from the snapshot, and reads what follows it
+	// for later ones at a start alone.
+	for i := snapshot.Index + 1; i <= high; i++ {
+		var e raft.Log
+		if err := l.GetLog(i, &e); err != nil {
+			return err
+		}
+		if e.Type == raft.LogConfiguration {
+			l.startAgain(fmt.Errorf("entry %d, behind a snapshot that came late, changes who the managers are", i))
+			return nil
+		}
+	}
+	return nil
+}
+
+// startAgain ends raft, and holds it up until it hears of that: it would look for
+// entries that are gone, and panic, or go by members that are not the last.
+func (l raftLog) startAgain(why error) {
+	l.fail(fmt.Errorf("%w: start again to go on with it: %w", why, errdefs.ErrAborted))
 	select {
 	case <-l.ending:
 	case <-time.After(overruledPatience):
 	}
-	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/hashicorp/raft"
 
 	"shoal/cluster/boltlog"
@@ -119,7 +120,8 @@ func TestFollowerGoesOnBehindItsSnapshot(t *testing.T) {
 	appendTo("n2", 2, 7, 2, 7, "of the snapshot")
 	appendTo("n2", 2, 8, 2, 10, "of the snapshot", "too", "a2", "b2")
 	appendTo("n2", 2, 13, 2, 10, "d2")
-	appendTo("n3", 3, 10, 2, 10, "a3", "b3") // nobody else has heard of n2's
+	appendTo("n3", 3, 7, 2, 12, "of the snapshot") // n3 has others from 11 on, and they are committed
+	appendTo("n3", 3, 10, 2, 10, "a3", "b3")       // nobody else has heard of n2's
 	appendTo("n3", 3, 12, 3, 11)
 	m.stop(t)
 
@@ -130,6 +132,73 @@ func TestFollowerGoesOnBehindItsSnapshot(t *testing.T) {
 	appendTo("n2", 4, 12, 4, 12)
 	want := []string{"in the snapshot", "a3", "b4"}
 	eventually(t, "it has what was committed", func() bool { return slices.Equal(m.machine.all(), want) })
+	m.stop(t)
+}
+
+// TestMembersBehindASnapshot: raft takes the members from a snapshot that it
+// installs. Who was added or removed behind it must not be forgotten by that.
+func TestMembersBehindASnapshot(t *testing.T) {
+	dir := t.TempDir()
+	configuration := func(ids ...string) []byte {
+		var c raft.Configuration
+		for _, id := range ids {
+			c.Servers = append(c.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+		}
+		return raft.EncodeConfiguration(c)
+	}
+	var content bytes.Buffer
+	if _, err := (ledgerSnapshot{"in the snapshot"}).WriteTo(&content); err != nil {
+		t.Fatal(err)
+	}
+	_, leader := raft.NewInmemTransportWithTimeout("n2", time.Minute)
+	begin := func(start Start) *member {
+		cfg := singleConfig(dir, start)
+		cfg.ElectionTimeout = time.Hour
+		_, transport := raft.NewInmemTransport("n1")
+		cfg.Transport = func() (raft.Transport, error) { return transport, nil }
+		leader.Connect("n1", transport)
+		return startMember(t, cfg)
+	}
+	from := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte("n2"), Addr: []byte("n2")}
+	install := func(term uint64) (resp raft.InstallSnapshotResponse, err error) {
+		err = leader.InstallSnapshot("n1", "n1", &raft.InstallSnapshotRequest{
+			RPCHeader: from, SnapshotVersion: raft.SnapshotVersionMax, Term: term, LastLogIndex: 10, LastLogTerm: 2,
+			Configuration: configuration("n1", "n2"), ConfigurationIndex: 1, Size: int64(content.Len()),
+		}, &resp, bytes.NewReader(content.Bytes()))
+		return resp, err
+	}
+	mustInstall := func(term uint64) {
+		t.Helper()
+		if resp, err := install(term); err != nil || !resp.Success {
+			t.Fatalf("%+v, %v", resp, err)
+		}
+	}
+	m := begin(Join)
+	mustInstall(2)
+	var resp raft.AppendEntriesResponse
+	err := leader.AppendEntries("n1", "n1", &raft.AppendEntriesRequest{
+		RPCHeader: from, Term: 2, PrevLogEntry: 10, PrevLogTerm: 2, LeaderCommitIndex: 10,
+		Entries: []*raft.Log{{Index: 11, Term: 2, Type: raft.LogConfiguration, Data: configuration("n1", "n2", "n3")}},
+	}, &resp)
+	if err != nil || !resp.Success {
+		t.Fatalf("%+v, %v", resp, err)
+	}
+	three := func() {
+		t.Helper()
+		if all := m.Stats().Servers; len(all) != 3 {
+			t.Errorf("the managers are %v", all)
+		}
+	}
+	mustInstall(2)
+	three()
+	_, _ = install(3) // it may end before it has answered
+	if err := <-m.done; !errdefs.IsAborted(err) {
+		t.Fatalf("it went on: %v", err)
+	}
+	m = begin(Restart)
+	three()
+	mustInstall(3)
+	three()
 	m.stop(t)
 }
 

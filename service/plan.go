@@ -39,6 +39,7 @@ type planner struct {
 	closed  bool      // slots that should be open wait for their turn
 	wake    time.Time // when to plan again even if nothing changes; zero: never
 	parsed  map[string][]scheduler.Constraint
+	silent  []*api.Node // see engineless; nil: not looked for yet
 }
 
 // slotKey names a slot: by its number, or by its node in a global service.

@@ -107,18 +107,28 @@ func (p *planner) hopeless(next, last *task) bool {
 	if next.over() {
 		return !policyOf(p.revision(next)).restarts(next, p.stable(next))
 	}
-	return p.homeless(next) && !p.engineOut() || next.Failures >= last.Failures+maxTries
+	return p.homeless(next) && !p.engineOut(next) || next.Failures >= last.Failures+maxTries
 }
 
-// engineOut tells whether some node may soon take tasks that takes none now: its
+// engineOut tells whether some node may soon take a task that takes none now: its
 // engine does not answer, which passes, or the node is DOWN within seconds.
-func (p *planner) engineOut() bool {
-	for n := range p.nodes {
-		if n.NoEngine && n.Status.State == swarm.NodeStateReady {
-			return true
+func (p *planner) engineOut(t *task) bool {
+	constraints := p.constraints(t)
+	return slices.ContainsFunc(p.engineless(), func(n *api.Node) bool { return scheduler.Allow(constraints, n) })
+}
+
+// engineless are the nodes that only lack an engine. There are few, and all nodes
+// are looked at for them once.
+func (p *planner) engineless() []*api.Node {
+	if p.silent == nil {
+		p.silent = []*api.Node{}
+		for n := range p.nodes {
+			if n.NoEngine && n.Status.State == swarm.NodeStateReady && n.Spec.Availability == swarm.NodeAvailabilityActive {
+				p.silent = append(p.silent, n)
+			}
 		}
 	}
-	return false
+	return p.silent
 }
 
 // homeless tells whether there is no place for a task.

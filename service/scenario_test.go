@@ -780,6 +780,20 @@ func TestNodeWithoutEngine(t *testing.T) {
 	})
 }
 
+// TestDrainPastAnEngine: a node can be drained though elsewhere an engine does not
+// answer, if the tasks may not go there.
+func TestDrainPastAnEngine(t *testing.T) {
+	inWorld(t, 2, func(w *world) {
+		w.create(1, "v1", constrained("node.hostname==n1"))
+		w.wait(time.Second)
+		w.expectRunning("1:1")
+		w.setNode("n2", func(n *api.Node) { n.NoEngine = true })
+		w.setNode("n1", func(n *api.Node) { n.Spec.Availability = swarm.NodeAvailabilityDrain })
+		w.wait(10 * time.Second)
+		w.expectRunning("")
+	})
+}
+
 func TestRemovedNode(t *testing.T) {
 	inWorld(t, 2, func(w *world) {
 		w.create(2, "v1")

@@ -191,8 +191,10 @@ type Node struct {
 	Keys []string `json:",omitempty"`
 }
 
-// SetStatus notes how a node is, and since when it is DOWN.
+// SetStatus notes how a node is, and since when it is DOWN. How its engine is only
+// the node itself can say, and does so again.
 func (n *Node) SetStatus(s swarm.NodeStatus, now time.Time) {
+	n.NoEngine = false
 	switch {
 	case s.State != swarm.NodeStateDown:
 		n.DownSince = time.Time{}

@@ -41,8 +41,9 @@ func TestDownSince(t *testing.T) {
 		{swarm.NodeStateReady, time.Time{}},
 		{swarm.NodeStateDown, t0.Add(4 * time.Hour)},
 	} {
+		n.NoEngine = true // it is for the node to say so again
 		n.SetStatus(swarm.NodeStatus{State: tt.state}, t0.Add(time.Duration(i)*time.Hour))
-		if n.Status.State != tt.state || !n.DownSince.Equal(tt.want) {
+		if n.Status.State != tt.state || !n.DownSince.Equal(tt.want) || n.NoEngine {
 			t.Errorf("step %d: %s, down since %s, want %s", i, n.Status.State, n.DownSince, tt.want)
 		}
 	}

@@ -248,7 +248,7 @@ func TestTunnelComesBack(t *testing.T) {
 	}()
 	for _, loss := range []string{"ip link del shoal0", "ip link set shoal0 down", "while ip rule del protocol 83; do :; done"} {
 		run(t, loss)
-		deadline := time.Now().Add(verifyEvery / 3)
+		deadline := time.Now().Add(verifyEvery * 2 / 3)
 		for ways(t) != want {
 			if time.Now().After(deadline) {
 				t.Fatalf("after %s:\n%s", loss, cmp.Diff(want, ways(t)))
