@@ -30,6 +30,8 @@ func TestSameAsDocker(t *testing.T) {
 	dir := testDir(t)
 	for _, name := range []string{"voting", "proxy", "monitoring", "database"} {
 		t.Run(name, func(t *testing.T) {
+			// Load is for one at a time: the library logs to all of the process.
+			stack, _ := loadStack(t, Input{Name: "st", Files: []string{name + ".yml"}, Dir: dir, Env: testEnv})
 			t.Parallel()
 			heard := listen(t)
 			cmd := exec.Command(docker, "-H", "unix://"+heard.socket, "stack", "deploy", "--resolve-image", "never", "-c", name+".yml", "st")
@@ -41,7 +43,6 @@ func TestSameAsDocker(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("docker stack deploy: %v\n%s", err, out)
 			}
-			stack, _ := loadStack(t, Input{Name: "st", Files: []string{name + ".yml"}, Dir: dir, Env: testEnv})
 			if diff := cmp.Diff(heard.asked(), asked(stack)); diff != "" {
 				t.Errorf("not what docker stack deploy asks for (-docker +shoal):\n%s", diff)
 			}

@@ -133,7 +133,8 @@ func open(in Input) (sources []*source, dir string, err error) {
 // load lets the library of the compose specification do its part: merge, extend, include, interpolate, and read the
 // many forms of each field. Names, defaults and environments are done here, as docker stack deploy does them.
 func load(ctx context.Context, details types.ConfigDetails, in Input, lookup interp.LookupValue, missing map[string]bool) (model *types.Project, err error) {
-	// The library talks past its caller: that "version" is obsolete, or what is said here with file and line.
+	// The library talks past its caller, to the logger of the whole process: that "version" is obsolete, or what is
+	// said here with file and line.
 	std := logrus.StandardLogger()
 	out := std.Out
 	std.SetOutput(io.Discard)
