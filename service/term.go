@@ -180,6 +180,18 @@ func (t *term) learn(v *store.View, task *api.Task) {
 	}
 }
 
+// runningSince tells since when a task runs. The view may be newer than what has
+// been taken in: a task that runs there alone has only just begun.
+func (t *term) runningSince(v *store.View, id string) time.Time {
+	if since, ok := t.running[id]; ok {
+		return since
+	}
+	if task, ok := v.Tasks.Get(id); ok && task.Status.State == swarm.TaskStateRunning {
+		return task.UpdatedAt
+	}
+	return time.Time{}
+}
+
 func (t *term) forget(taskID string) {
 	t.free(t.nodes.RemoveTask(taskID))
 	t.free(t.leases.set(taskID, nil))
@@ -254,7 +266,7 @@ func (t *term) input(v *store.View, id string, now time.Time) *input {
 			return n
 		},
 		nodes:        v.Nodes.All(),
-		runningSince: func(id string) time.Time { return t.running[id] },
+		runningSince: func(id string) time.Time { return t.runningSince(v, id) },
 		ports: func(spec *swarm.EndpointSpec) ([]swarm.PortConfig, error) {
 			return PlanPorts(v, id, spec, s, nil)
 		},

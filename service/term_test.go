@@ -274,3 +274,31 @@ func Benchmark10kTasks1kNodes(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+// TestRunsSinceTheViewSaysSo: a view may be newer than what was taken in. A task
+// that runs there alone does not run since ever, or the delay before the next
+// would be over.
+func TestRunsSinceTheViewSaysSo(t *testing.T) {
+	s := store.New()
+	err := s.Update(t.Context(), func(tx *store.Tx) error {
+		for id, state := range map[string]swarm.TaskState{"new": swarm.TaskStateRunning, "known": swarm.TaskStateRunning, "early": swarm.TaskStateReady} {
+			task := &api.Task{Meta: api.Meta{ID: id}, ServiceID: "web", Status: swarm.TaskStatus{State: state}}
+			if err := tx.Put(task); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := s.View()
+	begun, _ := v.Tasks.Get("new")
+	longAgo := begun.UpdatedAt.Add(-time.Hour)
+	term := &term{running: map[string]time.Time{"known": longAgo}}
+	for id, want := range map[string]time.Time{"new": begun.UpdatedAt, "known": longAgo, "early": {}, "gone": {}} {
+		if got := term.input(v, "web", begun.UpdatedAt).runningSince(id); !got.Equal(want) {
+			t.Errorf("task %s runs since %s, want %s", id, got, want)
+		}
+	}
+}

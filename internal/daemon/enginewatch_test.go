@@ -63,12 +63,23 @@ func (e *moody) Describe(ctx context.Context) (swarm.NodeDescription, error) {
 	return swarm.NodeDescription{Hostname: "h", Engine: swarm.EngineDescription{EngineVersion: e.version}}, nil
 }
 
+func (e *moody) upgrade(version string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.version = version
+}
+
+func (e *moody) descriptions() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.asked
+}
+
 // witness is who is told.
 type witness struct {
 	t       *testing.T
 	mu      sync.Mutex
 	last    engineWord
-	at      time.Time // when the state last changed
 	changes int
 }
 
@@ -76,9 +87,23 @@ func (w *witness) tell(word engineWord) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if word.state != w.last.state || word.why != w.last.why {
-		w.at, w.changes = time.Now(), w.changes+1
+		w.changes++
 	}
 	w.last = word
+}
+
+// told is what was said last, and how often that was something new.
+func (w *witness) told() (engineWord, int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last, w.changes
+}
+
+// changed is how often something new was said by now.
+func (w *witness) changed() int {
+	synctest.Wait()
+	_, n := w.told()
+	return n
 }
 
 // expect waits for a state, and checks how long that took.
@@ -87,9 +112,7 @@ func (w *witness) expect(state engineState, why string, least, most time.Duratio
 	begin := time.Now()
 	for {
 		synctest.Wait()
-		w.mu.Lock()
-		last := w.last
-		w.mu.Unlock()
+		last, _ := w.told()
 		took := time.Since(begin)
 		switch {
 		case last.state == state && took < least:
@@ -108,12 +131,11 @@ func (w *witness) expect(state engineState, why string, least, most time.Duratio
 // never checks that nothing changes for a time.
 func (w *witness) never(d time.Duration) {
 	w.t.Helper()
-	synctest.Wait()
-	before := w.changes
+	before := w.changed()
 	time.Sleep(d)
-	synctest.Wait()
-	if w.changes != before {
-		w.t.Fatalf("%d changes, last %+v", w.changes-before, w.last)
+	if n := w.changed() - before; n != 0 {
+		last, _ := w.told()
+		w.t.Fatalf("%d changes, last %+v", n, last)
 	}
 }
 
@@ -126,8 +148,9 @@ func TestWatchEngine(t *testing.T) {
 		"well": {"up", func(e *moody, w *witness) {
 			w.expect(engineAnswers, "", 0, 100*ms)
 			w.never(5 * time.Minute)
-			if w.last.description.Hostname != "h" || e.asked < 9 || e.asked > 11 {
-				t.Errorf("described %d times, as %+v", e.asked, w.last.description)
+			last, _ := w.told()
+			if n := e.descriptions(); last.description.Hostname != "h" || n < 9 || n > 11 {
+				t.Errorf("described %d times, as %+v", n, last.description)
 			}
 		}},
 		"away for a moment": {"up", func(e *moody, w *witness) {
@@ -144,11 +167,11 @@ func TestWatchEngine(t *testing.T) {
 			e.set("down")
 			w.expect(engineSilent, "Docker engine does not answer: connection refused", 1500*ms, 2600*ms)
 			w.never(10 * time.Second)
-			e.version = "2"
+			e.upgrade("2")
 			e.set("up")
 			w.expect(engineAnswers, "", 0, 300*ms)
-			if got := w.last.description.Engine.EngineVersion; got != "2" {
-				t.Errorf("another engine came back, and is taken for version %s", got)
+			if last, _ := w.told(); last.description.Engine.EngineVersion != "2" {
+				t.Errorf("another engine came back, and is taken for version %s", last.description.Engine.EngineVersion)
 			}
 		}},
 		"hung": {"up", func(e *moody, w *witness) {
@@ -186,19 +209,18 @@ func TestWatchEngine(t *testing.T) {
 		}},
 		"comes and goes": {"up", func(e *moody, w *witness) {
 			w.expect(engineAnswers, "", 0, 100*ms)
-			begin := w.changes
+			begin := w.changed()
 			for range 200 {
 				e.set("down")
 				time.Sleep(3 * time.Second)
 				e.set("up")
 				time.Sleep(3 * time.Second)
 			}
-			synctest.Wait()
-			if n := w.changes - begin; n < 4 || n > 12 {
+			if n := w.changed() - begin; n < 4 || n > 12 {
 				t.Errorf("%d changes were told", n)
 			}
-			if w.last.state != engineSilent || !strings.Contains(w.last.why, "comes and goes") {
-				t.Errorf("it is %+v", w.last)
+			if last, _ := w.told(); last.state != engineSilent || !strings.Contains(last.why, "comes and goes") {
+				t.Errorf("it is %+v", last)
 			}
 			w.expect(engineAnswers, "", 0, holdMax)
 			w.never(steadyAfter + 10*time.Second)
@@ -209,14 +231,14 @@ func TestWatchEngine(t *testing.T) {
 		}},
 		"comes and goes slowly": {"up", func(e *moody, w *witness) {
 			w.expect(engineAnswers, "", 0, 100*ms)
-			begin := w.changes
+			begin := w.changed()
 			for range 50 {
 				e.set("hung")
 				time.Sleep(5 * time.Second)
 				e.set("up")
 				time.Sleep(20 * time.Second)
 			}
-			if n := w.changes - begin; n > 2*50 {
+			if n := w.changed() - begin; n > 2*50 {
 				t.Errorf("%d changes were told", n)
 			}
 		}},

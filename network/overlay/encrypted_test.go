@@ -265,8 +265,8 @@ func TestBar(t *testing.T) {
 	if err := New(zaptest.NewLogger(t)).Bar(); err != nil {
 		t.Fatal(err)
 	}
-	if kernel(t) != open {
-		t.Error("a daemon that starts takes away what is there")
+	if now := kernel(t); now != open {
+		t.Errorf("a daemon that starts takes away what is there: from\n%s\nto\n%s", open, now)
 	}
 	says("still open", true)
 }

@@ -5,8 +5,6 @@ package meshtest
 import (
 	"testing"
 
-	"github.com/docker/docker/api/types/swarm"
-
 	"shoal/internal/api"
 	"shoal/internal/netkit/nettest"
 )
@@ -20,14 +18,11 @@ func TestHostPort(t *testing.T) {
 	web, other := h.run("a", "10.1.0.7/24"), h.run("b", "10.2.0.7/24")
 	h.serve(web, "web")
 	h.service("s1", "a", "10.1.0.5", 0, web)
-	own := &api.Assignment{Task: &api.Task{Meta: api.Meta{ID: "s10"}, NodeID: nodeID}, Revision: &api.Revision{}} // the name that service gave it
-	own.Revision.Spec.EndpointSpec = &swarm.EndpointSpec{}
-	for _, proto := range []swarm.PortConfigProtocol{"tcp", "udp"} {
-		own.Revision.Spec.EndpointSpec.Ports = append(own.Revision.Spec.EndpointSpec.Ports, swarm.PortConfig{
-			Protocol: proto, TargetPort: 80, PublishedPort: 9090, PublishMode: swarm.PortConfigPublishModeHost,
-		})
+	backend := &h.state.Endpoints["s1"].Backends[0]
+	for _, proto := range []string{"tcp", "udp"} {
+		backend.Ports = append(backend.Ports, api.Port{Protocol: proto, Target: 80, Published: 9090})
 	}
-	h.state.Tasks = map[string]*api.Assignment{"s10": own}
+	h.state.Tasks = map[string]*api.Assignment{backend.TaskID: {Task: &api.Task{Meta: api.Meta{ID: backend.TaskID}, NodeID: nodeID}, Revision: &api.Revision{}}}
 	h.set()
 	for _, proto := range []string{"tcp", "udp"} {
 		h.want(h.client, proto, "192.0.2.1:9090", "web 192.0.2.2")
