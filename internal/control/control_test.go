@@ -196,7 +196,8 @@ func TestAlikeRevisions(t *testing.T) {
 		return func(s *swarm.ServiceSpec) { s.TaskTemplate.ContainerSpec.Image = name }
 	}
 	managers := &swarm.Placement{Constraints: []string{"node.role==manager"}}
-	seen := map[string]*api.Revision{}
+	first, _ := w.View().Revisions.Get(w.service(id).Revision)
+	seen := map[*api.Revision]string{first: "first"} // what each is like
 	for _, step := range []struct {
 		name   string
 		change func(*swarm.ServiceSpec)
@@ -210,17 +211,14 @@ func TestAlikeRevisions(t *testing.T) {
 		{"both", func(s *swarm.ServiceSpec) { image("busybox")(s); placed(&swarm.Placement{MaxReplicas: 2})(s) }, "first"},
 		{"port and placement", func(s *swarm.ServiceSpec) { publish(host(80, 8080))(s); placed(managers)(s) }, "port and placement"},
 	} {
-		if len(seen) == 0 {
-			seen["first"], _ = w.View().Revisions.Get(w.service(id).Revision)
-		}
 		now := w.change(id, step.change)
 		r, _ := w.View().Revisions.Get(now.Revision)
-		seen[step.name] = r
-		for name, other := range seen {
-			if alike := r.Alike(other); alike != (seen[step.like].First() == other.First()) {
-				t.Errorf("%s and %s: alike %v", step.name, name, alike)
+		for other, like := range seen {
+			if alike := r.Alike(other); alike != (like == step.like) {
+				t.Errorf("%s, and one that is like %s: alike %v", step.name, like, alike)
 			}
 		}
+		seen[r] = step.like
 	}
 }
 

@@ -49,8 +49,10 @@ func (s *tcpPort) set(p lb.Port, from netip.Addr) {
 	}
 }
 
-// close takes no more clients. Those that are there stay.
+// close takes no more clients. Those that have a task keep it; the others get none
+// any more.
 func (s *tcpPort) close() {
 	s.atHome(func(l *loop) { l.silence(s) })
+	s.set(lb.Port{}, netip.Addr{})
 	closeFD(s.socket)
 }

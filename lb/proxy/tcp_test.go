@@ -344,6 +344,15 @@ func TestDeafTask(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Fatalf("a client that no task takes sees %v", err)
 	}
+	c = dial(t, published)
+	eventually(t, "the client waits for the task", func() bool { return dialing() == 1 })
+	set(t, p, state("tcp", published, target, false))
+	if n := dialing(); n > 0 {
+		t.Error("a task that left is still called")
+	}
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("a client whose port was closed sees %v", err)
+	}
 }
 
 // TestNoDescriptors: clients wait while there are none, and are served when there
