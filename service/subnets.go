@@ -87,6 +87,10 @@ func NoteSubnets(tx *store.Tx, cut netip.Prefix) error {
 	return tx.Put(c)
 }
 
+// maxSubnets is how far a network grows: with the default size, to 16,000
+// addresses. Every node has a rule for every pair of subnets of a network.
+const maxSubnets = 64
+
 // grow gives a network that has no address left another subnet. It is the
 // network's in memory alone, until something that was given an address of it is
 // written: see widen. full is what is said of one that does not grow.
@@ -100,6 +104,10 @@ func (l *leases) grow(id string, full error) error {
 	}
 	if len(grounds) == 0 {
 		return full
+	}
+	if len(l.pools[id].Subnets()) >= maxSubnets {
+		l.spent[id] = fmt.Errorf("%w, and it has as many subnets as a network may have, %d: let a network have larger ones (--subnet)", full, maxSubnets)
+		return l.spent[id]
 	}
 	var reserved []netip.Prefix
 	for _, cut := range l.grown {

@@ -1,12 +1,14 @@
 package service
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/swarm"
 	"go.uber.org/zap"
 	"pgregory.net/rapid"
@@ -171,6 +173,32 @@ func TestGrounds(t *testing.T) {
 	}
 	if s, err := CutSubnet(w.store.View(), pools); err != nil || s.Prefix.String() != "10.0.1.32/28" {
 		t.Errorf("%v, %v", s, err)
+	}
+}
+
+// TestNetworkGrowsSoFar: a network has so many subnets, and says so when it is full.
+func TestNetworkGrowsSoFar(t *testing.T) {
+	s := store.New()
+	n := &api.Network{Meta: api.Meta{ID: "a"}, Subnets: []api.Subnet{{Prefix: netip.MustParsePrefix("10.0.0.0/30"), Gateway: netip.MustParseAddr("10.0.0.1")}}}
+	if err := s.Update(t.Context(), func(tx *store.Tx) error {
+		return errors.Join(tx.Put(n), tx.Put(&api.Cluster{Meta: api.Meta{ID: "c"}, DefaultAddrPool: []string{"10.0.0.0/16"}, SubnetSize: 30}))
+	}); err != nil {
+		t.Fatal(err)
+	}
+	l := newLeases(zap.NewNop())
+	l.begin(s.View())
+	l.setNetwork(n)
+	given := 0
+	for ; given < 2*maxSubnets; given++ {
+		if _, err := l.next("a"); err != nil {
+			if want := "as many subnets as a network may have, 64"; !errdefs.IsResourceExhausted(err) || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+			break
+		}
+	}
+	if given != maxSubnets { // one address each
+		t.Errorf("%d addresses were given", given)
 	}
 }
 

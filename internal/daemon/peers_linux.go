@@ -258,7 +258,7 @@ func (m *member) eachLeader(ctx context.Context, call func(p swarm.Peer) error) 
 	for range 2*len(m.book.list()) + 1 {
 		p, ok := m.nextManager()
 		if !ok {
-			return err
+			return cmp.Or(answer, err)
 		}
 		if p.NodeID == m.id.NodeID && m.manager == nil {
 			continue

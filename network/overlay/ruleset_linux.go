@@ -1,6 +1,7 @@
 package overlay
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/google/nftables"
@@ -44,11 +45,12 @@ var typePair = nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAd
 func ruleset(s State, bridges []string) *netkit.Ruleset {
 	reach, names := netkit.Elements{}, netkit.Elements{}
 	for _, n := range s.Networks {
-		for _, from := range n.Subnets {
-			for _, to := range n.Subnets {
+		parts := spans(n.Subnets)
+		for _, from := range parts {
+			for _, to := range parts {
 				reach.Add(netkit.Element{
-					Key:    netkit.AddrKey(from.Addr()) + netkit.AddrKey(to.Addr()),
-					KeyEnd: netkit.AddrKey(netkit.LastAddr(from)) + netkit.AddrKey(netkit.LastAddr(to)),
+					Key:    netkit.AddrKey(from.first) + netkit.AddrKey(to.first),
+					KeyEnd: netkit.AddrKey(from.last) + netkit.AddrKey(to.last),
 				})
 			}
 		}
@@ -81,6 +83,22 @@ func ruleset(s State, bridges []string) *netkit.Ruleset {
 		}...),
 		Chains: slices.Concat(sources(), reaches(), answers(), tunnel()),
 	}
+}
+
+// span is a range of addresses, both ends in it.
+type span struct{ first, last netip.Addr }
+
+// spans gives subnets as few ranges as they make: those that a network got one
+// after the other mostly touch.
+func spans(subnets []netip.Prefix) (out []span) {
+	for _, p := range slices.SortedFunc(slices.Values(subnets), func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) }) {
+		if n := len(out); n > 0 && out[n-1].last.Next() == p.Addr() {
+			out[n-1].last = netkit.LastAddr(p)
+		} else {
+			out = append(out, span{p.Addr(), netkit.LastAddr(p)})
+		}
+	}
+	return out
 }
 
 // sources decides who may send at all.

@@ -96,9 +96,11 @@ func (e *Executor) Create(ctx context.Context, s *api.NodeState, a *api.Assignme
 		if err := e.portsFree(ctx, cc.host.PortBindings); err != nil {
 			return "", err
 		}
-		if err := e.choosePorts(ctx, s, cc); err != nil {
+		made, err := e.choosePorts(ctx, s, cc)
+		if err != nil {
 			return "", err
 		}
+		defer made()
 	}
 	labelled, err := e.mountFiles(ctx, c, s, a, cc.host)
 	if err != nil {

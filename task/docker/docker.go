@@ -62,6 +62,8 @@ type Executor struct {
 	// networks makes changes to networks one at a time: looking for one and
 	// making it are two calls.
 	networks sync.Mutex
+	// choosing lets one task at a time choose ports and have its container made.
+	choosing sync.Mutex
 }
 
 var _ task.Executor = (*Executor)(nil)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/api/types/system"
@@ -87,14 +88,18 @@ func architecture(name string) string {
 	return name
 }
 
-// PublishedBy names the container that publishes a port of the host; "" when
-// there is none.
+// PublishedBy names the container that publishes a port of the host, or will when
+// it is started; "" when there is none.
 func (e *Executor) PublishedBy(ctx context.Context, proto string, port uint16) (string, error) {
 	c, err := e.engine(ctx)
 	if err != nil {
 		return "", err
 	}
-	cs, err := c.ContainerList(ctx, container.ListOptions{})
+	live := filters.NewArgs()
+	for _, state := range []container.ContainerState{container.StateCreated, container.StateRunning, container.StatePaused, container.StateRestarting} {
+		live.Add("status", string(state))
+	}
+	cs, err := c.ContainerList(ctx, container.ListOptions{Filters: live})
 	if err != nil {
 		return "", say(err)
 	}

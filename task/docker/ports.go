@@ -48,7 +48,17 @@ const choices = 32
 // choosePorts gives a number to each port that a task on networks of the cluster
 // publishes without one, as the engine does for those on its bridge. The
 // container keeps them: a label has them where lists of containers show nothing.
-func (e *Executor) choosePorts(ctx context.Context, s *api.NodeState, cc *compiled) error {
+// Nobody else chooses before made is called, when the container is there.
+func (e *Executor) choosePorts(ctx context.Context, s *api.NodeState, cc *compiled) (made func(), err error) {
+	if !open(cc.host.PortBindings) {
+		return func() {}, nil
+	}
+	e.choosing.Lock()
+	defer func() {
+		if err != nil {
+			e.choosing.Unlock()
+		}
+	}()
 	chosen := nat.PortMap{}
 	for port, bindings := range cc.host.PortBindings {
 		for i, b := range bindings {
@@ -57,16 +67,24 @@ func (e *Executor) choosePorts(ctx context.Context, s *api.NodeState, cc *compil
 			}
 			number, err := e.choosePort(ctx, s, port.Proto(), cc.host.PortBindings)
 			if err != nil {
-				return fmt.Errorf("choose a port of this node for %s: %w", port, err)
+				return nil, fmt.Errorf("choose a port of this node for %s: %w", port, err)
 			}
 			bindings[i].HostPort = strconv.Itoa(int(number))
 			chosen[port] = append(chosen[port], bindings[i])
 		}
 	}
-	if len(chosen) > 0 {
-		cc.config.Labels[labelPorts] = portList(chosen)
+	cc.config.Labels[labelPorts] = portList(chosen)
+	return e.choosing.Unlock, nil
+}
+
+// open tells whether there is a port without a number.
+func open(ports nat.PortMap) bool {
+	for _, bindings := range ports {
+		if slices.ContainsFunc(bindings, func(b nat.PortBinding) bool { return b.HostPort == "" }) {
+			return true
+		}
 	}
-	return nil
+	return false
 }
 
 // choosePort finds a number that no process, container or published port has.

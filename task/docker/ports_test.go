@@ -98,9 +98,11 @@ func TestChosenPorts(t *testing.T) {
 	cc := &compiled{config: &container.Config{Labels: map[string]string{}}, host: &container.HostConfig{PortBindings: nat.PortMap{
 		"80/tcp": {{}, {HostPort: "8080"}, {}}, "80/udp": {{}},
 	}}}
-	if err := e.choosePorts(t.Context(), &api.NodeState{}, cc); err != nil {
+	made, err := e.choosePorts(t.Context(), &api.NodeState{}, cc)
+	if err != nil {
 		t.Fatal(err)
 	}
+	made()
 	chosen := strings.Split(cc.config.Labels[labelPorts], ",")
 	all := portConfigs(cc.host.PortBindings)
 	if len(all) != 4 || len(chosen) != 3 {
