@@ -57,6 +57,8 @@ func (f *findings) node(n Node, now time.Time) {
 			todo = startEngine
 		}
 		f.fail(CheckNodes, n.Name, text, todo)
+	case !n.Ready:
+		f.warn(CheckNodes, n.Name, "is neither Ready nor Down: the leader has not heard from it yet", "run this again in a moment")
 	case n.NoEngine:
 		f.warn(CheckNodes, n.Name, "is given no tasks: "+oneLine(n.Message), startEngine)
 	case len(n.HoldsUp) > 0:

@@ -41,11 +41,11 @@ func (l listener) ready(uint32) {
 		switch {
 		case errors.Is(err, unix.EAGAIN):
 			return
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		case errors.Is(err, unix.ECONNABORTED), errors.Is(err, unix.EINTR):
+			continue // the client is gone already
+		case err != nil:
 			l.pause(l.port, err)
 			return
-		case err != nil:
-			continue // the client is gone already
 		}
 		to := l.port.plane.loops.forClient(l.loop)
 		to.load.Add(1)
@@ -79,7 +79,7 @@ type paused struct {
 }
 
 // pause has the clients of a port wait: descriptors have run out, most likely,
-// and those that are open have to end.
+// and those that are open have to end. Whatever else it is, it is said.
 func (l *loop) pause(p *tcpPort, err error) {
 	if time.Since(p.said) > sayEvery {
 		p.said = time.Now()
