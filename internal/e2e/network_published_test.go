@@ -62,10 +62,13 @@ func (b *netBed) chosen(t *testing.T) {
 		do(t, p.host.KillShoal)
 		do(t, startShoal(p.host))
 		testbed.Eventually(t, patience, answers)
-		row := testbed.Must(t, b.h.Shoal("service", "ps", "--format", "{{.Ports}}", "--filter", "id="+task.ID, "inner"))
-		if want := fmt.Sprintf("*:%d->80/tcp", ports[0].PublishedPort); strings.TrimSpace(row) != want {
-			t.Errorf("service ps shows %q, want %q", row, want)
-		}
+		testbed.Eventually(t, patience, func() error { // the manager may be the one that was killed
+			ps := b.h.Shoal("service", "ps", "--format", "{{.Ports}}", "--filter", "id="+task.ID, "inner")
+			if want := fmt.Sprintf("*:%d->80/tcp", ports[0].PublishedPort); strings.TrimSpace(ps.Stdout) != want {
+				return fmt.Errorf("service ps shows %q, want %q: %v", ps.Stdout, want, ps.Err())
+			}
+			return nil
+		})
 	}
 }
 
