@@ -203,6 +203,9 @@ func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has 
 				}
 				c.Differences = append(c.Differences, diff.String())
 			}
+			if c.Action == doChange && onMesh(had.Spec) != onMesh(spec) {
+				c.Action = doReplace
+			}
 		case d.resolve != "never":
 			c.Notes = d.pin(ctx, &spec.TaskTemplate, "")
 		}
@@ -242,6 +245,13 @@ func (s *session) planServices(ctx context.Context, p *plan, d *deployment, has 
 		}
 	}
 	return nil
+}
+
+// onMesh tells whether a service's tasks are on the ingress network: those that are not can not join it, nor leave it.
+func onMesh(spec swarm.ServiceSpec) bool {
+	return spec.EndpointSpec != nil && slices.ContainsFunc(spec.EndpointSpec.Ports, func(p swarm.PortConfig) bool {
+		return p.PublishMode != swarm.PortConfigPublishModeHost
+	})
 }
 
 // moves tells whether tasks are replaced that may not stay where they are. More replicas make new tasks as well.

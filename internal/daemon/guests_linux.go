@@ -148,16 +148,21 @@ func (g *guests) WayOut(networkID string, addr netip.Addr) (yes, known bool) {
 	return t.Networks[0].NetworkID == networkID, true // to the host alone
 }
 
-// taskAt gives the task of this node that has an address; nil if none does.
-func taskAt(s *api.NodeState, p place) *api.Task {
+// taskAt gives the task of this node that has an address, or if none has, one
+// that had it and is over; nil if there is neither.
+func taskAt(s *api.NodeState, p place) (had *api.Task) {
 	for _, a := range s.Tasks {
 		for _, at := range a.Task.Networks {
-			if at.NetworkID == p.NetworkID && at.Addr.Addr() == p.Addr {
+			if at.NetworkID != p.NetworkID || at.Addr.Addr() != p.Addr {
+				continue
+			}
+			if !api.Terminal(a.Task.Status.State) {
 				return a.Task
 			}
+			had = a.Task
 		}
 	}
-	return nil
+	return had
 }
 
 // guestsOf gives the places that this node holds for containers that are no

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -65,5 +66,17 @@ func TestAskForATask(t *testing.T) {
 		if given, err := newGuests(m).Ask(t.Context(), "front", addr.Addr()); (err == nil) != granted {
 			t.Errorf("a task that is %s: %v, %v", state, given, err)
 		}
+	}
+	// On a small network an address soon has another owner, here as well.
+	over, runs := &api.Task{Networks: []api.Attachment{{NetworkID: "front", Addr: addr}}}, &api.Task{Networks: []api.Attachment{{NetworkID: "front", Addr: addr}}}
+	over.Status.State, runs.Status.State = swarm.TaskStateFailed, swarm.TaskStatePreparing
+	s := &api.NodeState{Tasks: map[string]*api.Assignment{"runs": {Task: runs}}}
+	for i := range 20 {
+		s.Tasks[fmt.Sprint("over", i)] = &api.Assignment{Task: over}
+	}
+	m := &member{locked: &seal.File{}}
+	m.state.Store(s)
+	if given, err := newGuests(m).Ask(t.Context(), "front", addr.Addr()); err != nil || given != addr {
+		t.Errorf("after tasks that had the same address: %v, %v", given, err)
 	}
 }
