@@ -74,8 +74,7 @@ func (w *Watch) Observe(o Observation, now time.Time) (f Frame, done bool, err e
 		case swarm.UpdateStateCompleted:
 			if w.updating && !stopped(o.Service) && !allRunning && w.since.IsZero() {
 				// Told to continue over failures, the server is done; waiting for the failed tasks may take forever.
-				f.Verify = fmt.Sprintf("Service %s updated, not all of its tasks are running", w.name)
-				return f, true, nil
+				return f, true, fmt.Errorf("service updated, but not all of its tasks are running: %s\nsee 'shoal service ps %s'; back with 'shoal service rollback %s'", u.Message, w.name, w.name)
 			}
 		}
 	}

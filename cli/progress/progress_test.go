@@ -192,7 +192,7 @@ func TestConvergence(t *testing.T) {
 		}},
 		{name: "an update that goes on over failures ends", looks: []look{
 			{after: 0, run: 1, update: swarm.UpdateStateUpdating},
-			{after: 1, run: 1, update: swarm.UpdateStateCompleted, want: "verify: Service web updated, not all of its tasks are running", done: true},
+			{after: 1, run: 1, update: swarm.UpdateStateCompleted, done: true, err: "service updated, but not all of its tasks are running: why\nsee 'shoal service ps web'; back with 'shoal service rollback web'"},
 		}},
 		{name: "the update before this one says nothing", looks: []look{
 			{after: 0, run: 1, update: swarm.UpdateStateCompleted},
