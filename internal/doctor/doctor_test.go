@@ -154,10 +154,16 @@ func TestFindings(t *testing.T) {
 		"renewal just due": {func(f *Facts) { f.Member.Certificate.Renew = now.Add(-time.Minute) }, CheckCertificate, OK, "ends in 90 days"},
 		"root ends":        {func(f *Facts) { f.Member.Certificate.RootsUntil = now.AddDate(0, 0, 9) }, CheckCertificate, Warn, "shoal swarm ca --rotate"},
 
-		"TCP there":      {func(f *Facts) { f.Member.Peers[0].There.TCP.Error = "i/o timeout" }, CheckReach, Fail, "n1 -> n2: TCP 10.0.0.2:2377: i/o timeout"},
-		"daemon down":    {func(f *Facts) { f.Member.Peers[0].There.TCP.Error = "connection refused" }, CheckReach, Fail, "start the daemon on n2"},
-		"peer mute":      {func(f *Facts) { f.Member.Peers[0].There.TCP.Error = "x" }, CheckReach, Warn, "shoal doctor"},
-		"peer gone":      {func(f *Facts) { p := &f.Member.Peers[0]; p.There.TCP.Error, p.Gossip = "x", "gone" }, CheckReach, Warn, "no sign of life"},
+		"TCP there":   {func(f *Facts) { f.Member.Peers[0].There.TCP.Error = "i/o timeout" }, CheckReach, Fail, "n1 -> n2: TCP 10.0.0.2:2377: i/o timeout"},
+		"daemon down": {func(f *Facts) { f.Member.Peers[0].There.TCP.Error = "connection refused" }, CheckReach, Fail, "start the daemon on n2"},
+		"peer mute":   {func(f *Facts) { f.Member.Peers[0].There.TCP.Error = "x" }, CheckReach, Warn, "shoal doctor"},
+		"peer gone":   {func(f *Facts) { p := &f.Member.Peers[0]; p.There.TCP.Error, p.Gossip = "x", "gone" }, CheckReach, Warn, "no sign of life"},
+		"all peers gone": {func(f *Facts) {
+			for i := range f.Member.Peers {
+				p := &f.Member.Peers[i]
+				p.There.TCP.Error, p.Gossip = "x", "gone"
+			}
+		}, CheckReach, Fail, "n1: reaches none of the other 2 nodes"},
 		"peer gossips":   {func(f *Facts) { f.Member.Peers[0].There.TCP.Error = "x" }, CheckReach, OK, "UDP works both ways"},
 		"locked, maybe":  {func(f *Facts) { f.Member.Peers[0].There.TCP.Error = "connection refused" }, CheckReach, Fail, `"shoal swarm unlock" there`},
 		"TCP back":       {func(f *Facts) { f.Member.Peers[1].Back.TCP.Error = "refused" }, CheckReach, Fail, "n3 -> n1: TCP port: refused"},

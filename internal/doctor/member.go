@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -53,6 +54,12 @@ func span(d time.Duration) string {
 }
 
 func (f *findings) reach(self string, peers []Peer) {
+	gone := func(p Peer) bool { return p.There.TCP.Error != "" && p.Gossip == "gone" }
+	if len(peers) > 1 && !slices.ContainsFunc(peers, func(p Peer) bool { return !gone(p) }) {
+		f.fail(CheckReach, self, fmt.Sprintf("reaches none of the other %d nodes, which hardly all went at once", len(peers)),
+			"see to the network of this host first: its cable or interface, routes and firewall; remove no node, and do not force a new cluster, before that is settled")
+		return
+	}
 	for _, p := range peers {
 		f.peer(self, p)
 	}
