@@ -6,6 +6,7 @@ package progress
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
@@ -74,6 +75,11 @@ func (w *Watch) Observe(o Observation, now time.Time) (f Frame, done bool, err e
 		case swarm.UpdateStateCompleted:
 			if w.updating && !stopped(o.Service) && !allRunning && w.since.IsZero() {
 				// Told to continue over failures, the server is done; waiting for the failed tasks may take forever.
+				if !strings.Contains(u.Message, " with failures ") {
+					// Others than those it replaced, such as more replicas, may still be on their way.
+					f.Verify = fmt.Sprintf("Service %s updated, not all of its tasks are running", w.name)
+					return f, true, nil
+				}
 				return f, true, fmt.Errorf("service updated, but not all of its tasks are running: %s\nsee 'shoal service ps %s'; back with 'shoal service rollback %s'", u.Message, w.name, w.name)
 			}
 		}

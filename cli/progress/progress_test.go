@@ -148,6 +148,7 @@ type look struct {
 	after  time.Duration
 	run    int
 	update swarm.UpdateState
+	says   string // the update's message, if not "why"
 	want   string // the verify line
 	done   bool
 	err    string
@@ -192,7 +193,11 @@ func TestConvergence(t *testing.T) {
 		}},
 		{name: "an update that goes on over failures ends", looks: []look{
 			{after: 0, run: 1, update: swarm.UpdateStateUpdating},
-			{after: 1, run: 1, update: swarm.UpdateStateCompleted, done: true, err: "service updated, but not all of its tasks are running: why\nsee 'shoal service ps web'; back with 'shoal service rollback web'"},
+			{after: 1, run: 1, update: swarm.UpdateStateCompleted, says: "update completed with failures in 1 of 2 tasks", done: true, err: "service updated, but not all of its tasks are running: update completed with failures in 1 of 2 tasks\nsee 'shoal service ps web'; back with 'shoal service rollback web'"},
+		}},
+		{name: "an update ends before all tasks run that it did not replace", looks: []look{
+			{after: 0, run: 1, update: swarm.UpdateStateUpdating},
+			{after: 1, run: 1, update: swarm.UpdateStateCompleted, want: "verify: Service web updated, not all of its tasks are running", done: true},
 		}},
 		{name: "the update before this one says nothing", looks: []look{
 			{after: 0, run: 1, update: swarm.UpdateStateCompleted},
@@ -206,6 +211,9 @@ func TestConvergence(t *testing.T) {
 				o := Observation{Service: replicatedService(2, test.monitor)}
 				if l.update != "" {
 					o.Service.UpdateStatus = &swarm.UpdateStatus{State: l.update, Message: "why"}
+					if l.says != "" {
+						o.Service.UpdateStatus.Message = l.says
+					}
 				}
 				for slot := range l.run {
 					o.Tasks = append(o.Tasks, task(slot+1, running, running))
