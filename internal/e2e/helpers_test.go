@@ -29,7 +29,7 @@ var quick = []string{"--update-monitor", "300ms", "--rollback-monitor", "300ms",
 // a moment, who connected just before it was taken out of the mesh. A server
 // that closes its socket at once resets those that it has not accepted yet.
 var healthy = []string{
-	"--health-cmd", "webapp healthcheck", "--health-interval", "100ms", "--health-retries", "2",
+	"--health-cmd", "webapp healthcheck", "--health-interval", "100ms", "--health-retries", "2", "--health-start-period", "3s",
 	"--env", "STOP_DELAY=200ms",
 }
 

@@ -13,9 +13,10 @@ import (
 
 // Ruleset is the wanted content of one nftables table of family ip.
 type Ruleset struct {
-	Table  string
-	Sets   []Set
-	Chains []Chain // a chain comes after those that its rules jump to
+	Table    string
+	Timeouts []Timeouts // that rules use
+	Sets     []Set
+	Chains   []Chain // a chain comes after those that its rules jump to
 }
 
 // Set is a named set, or a map where Data is given. Maps of verdicts have

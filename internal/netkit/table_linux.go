@@ -282,6 +282,9 @@ func (t *Table) queue(conn *nftables.Conn, c *change) error {
 	if c.rebuild {
 		conn.DelTable(conn.AddTable(table))
 		conn.AddTable(table)
+		for _, timeouts := range t.want.Timeouts {
+			conn.AddObj(timeouts.object(table))
+		}
 	}
 	sets := map[string]*nftables.Set{}
 	for i, s := range t.want.Sets {

@@ -206,6 +206,47 @@ func TestPortOfBefore(t *testing.T) {
 		return c.(*net.TCPConn), nil
 	}
 
+	// A task that is told to stop resets what it does not answer any more. The
+	// kernel remembers such a connection, and its client may have its port again
+	// at once.
+	t.Run("a connection that its task has reset", func(t *testing.T) {
+		p := New(zaptest.NewLogger(t))
+		t.Cleanup(func() { _ = p.Clear(ctx) })
+		has(t, addr(11))
+		has(t, addr(12))
+		old := serve(t, addr(11))
+		serve(t, addr(12))
+		if err := p.Set(ctx, state(11)); err != nil {
+			t.Fatal(err)
+		}
+		client, err := connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		task, err := old.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Set(ctx, draining(state(12), 11)); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(task.(*net.TCPConn).SetLinger(0), task.Close(), old.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("the connection ends with %v", err)
+		}
+		client.Close()
+		again, err := connect()
+		if err != nil {
+			t.Fatalf("the client does not reach the task that there is: %v", err)
+		}
+		vanish(t, again)
+		if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+			t.Fatal(err)
+		}
+	})
+
 	for name, next := range map[string]func(p *Plane) *Plane{
 		"the daemon sees it go": func(p *Plane) *Plane { return p },
 		"while no daemon ran":   func(*Plane) *Plane { return New(zaptest.NewLogger(t)) },

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/google/nftables/expr"
+
 	"shoal/internal/netkit"
 	"shoal/lb"
 )
@@ -66,13 +68,17 @@ func portChain(n int) string { return "port" + strconv.Itoa(n) }
 func vipChain(n int) string  { return "vip" + strconv.Itoa(n) }
 
 // chains choose one of n backends, for each n there is.
-func (c content) chains() []netkit.Chain {
+func (c content) chains(remember []netkit.Timeouts) []netkit.Chain {
 	var out []netkit.Chain
+	var first []expr.Any
+	for _, t := range remember {
+		first = append(first, t.Use()...)
+	}
 	for _, n := range slices.Sorted(maps.Keys(c.portSizes)) {
-		out = append(out, netkit.Chain{Name: portChain(n), Rules: []netkit.Rule{{Why: "one of " + strconv.Itoa(n), Exprs: pickForPort(n)}}})
+		out = append(out, netkit.Chain{Name: portChain(n), Rules: []netkit.Rule{{Why: "one of " + strconv.Itoa(n), Exprs: pickForPort(n, first)}}})
 	}
 	for _, n := range slices.Sorted(maps.Keys(c.vipSizes)) {
-		out = append(out, netkit.Chain{Name: vipChain(n), Rules: []netkit.Rule{{Why: "one of " + strconv.Itoa(n), Exprs: pickForVIP(n)}}})
+		out = append(out, netkit.Chain{Name: vipChain(n), Rules: []netkit.Rule{{Why: "one of " + strconv.Itoa(n), Exprs: pickForVIP(n, first)}}})
 	}
 	return out
 }

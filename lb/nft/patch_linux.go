@@ -63,7 +63,7 @@ func (p *Plane) patch(old, now lb.Table) error {
 	}
 	del, add := contentOf(old), contentOf(now)
 	fresh := content{portSizes: missing(add.portSizes, p.sizes.portSizes), vipSizes: missing(add.vipSizes, p.sizes.vipSizes)}
-	if err := p.table.Patch(netkit.Patch{Del: del.elements, Add: add.elements, Chains: fresh.chains()}); err != nil {
+	if err := p.table.Patch(netkit.Patch{Del: del.elements, Add: add.elements, Chains: fresh.chains(p.remember)}); err != nil {
 		return fmt.Errorf("change routing mesh: %w", err)
 	}
 	maps.Copy(p.sizes.portSizes, fresh.portSizes)

@@ -37,6 +37,10 @@ type Plane struct {
 	// so that the next one has only to forget what it changes.
 	tracked bool
 	sizes   content // numbers of backends that have their chain
+	// remember is how long connections are remembered. What the kernel can do is
+	// tried once.
+	remember []netkit.Timeouts
+	tried    bool
 
 	forget    func(stale) error // flush, but for tests
 	conntrack *netlink.Handle   // nil until needed
@@ -108,8 +112,11 @@ func (p *Plane) load(state *api.NodeState, muted map[string]bool) error {
 	} else {
 		s = leftovers(t, living(state)) // of the daemon's last run, or of a change that failed
 	}
+	if !p.tried {
+		p.try()
+	}
 	p.state, p.muted, p.whole, p.tracked = state, muted, false, false
-	if err := p.table.Set(ruleset(t)); err != nil {
+	if err := p.table.Set(ruleset(t, p.remember)); err != nil {
 		return fmt.Errorf("set routing mesh: %w", err)
 	}
 	p.sizes = contentOf(lb.Table{Ports: t.Ports, VIPs: t.VIPs})
@@ -119,6 +126,18 @@ func (p *Plane) load(state *api.NodeState, muted map[string]bool) error {
 	}
 	p.whole, p.tracked = !t.Contested, true
 	return nil
+}
+
+// try finds out whether the kernel can forget connections with their reset.
+func (p *Plane) try() {
+	p.tried = true
+	timeouts, err := netkit.ForgetResets()
+	if err != nil {
+		p.log.Warn("a client whose connection was reset, and that comes again from the same port within ten seconds, may be sent to a task that has left",
+			zap.NamedError("why", err))
+		return
+	}
+	p.remember = []netkit.Timeouts{timeouts}
 }
 
 // sweep lets go of what contradicts the table and was not made by it: the daemon

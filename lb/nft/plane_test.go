@@ -286,7 +286,7 @@ func TestWalk(t *testing.T) {
 		var old lb.Table
 		for range 6 {
 			want := table.Draw(r, "table")
-			if err := errors.Join(p.table.Set(ruleset(want)), p.forget(staleness(old, want))); err != nil {
+			if err := errors.Join(p.table.Set(ruleset(want, p.remember)), p.forget(staleness(old, want))); err != nil {
 				r.Fatal(err)
 			}
 			old = want

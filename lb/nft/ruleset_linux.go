@@ -58,8 +58,9 @@ var (
 // nftables picks a random number below a constant, so a rule can serve only
 // services with one number of backends. There is a chain per such number, and
 // never one per service: services and their tasks are elements of maps, which
-// change one by one and are found by hash.
-func ruleset(t lb.Table) *netkit.Ruleset {
+// change one by one and are found by hash. Connections are remembered as long as
+// remember says, or as the host has it.
+func ruleset(t lb.Table, remember []netkit.Timeouts) *netkit.Ruleset {
 	c := contentOf(t)
 	back := netkit.Elements{}
 	for _, p := range t.Peers {
@@ -70,7 +71,7 @@ func ruleset(t lb.Table) *netkit.Ruleset {
 		to := netkit.AddrKey(k.To)
 		kin.Add(netkit.Element{Key: netkit.AddrKey(k.From.Addr()) + to, KeyEnd: netkit.AddrKey(netkit.LastAddr(k.From)) + to})
 	}
-	r := &netkit.Ruleset{Table: tableName, Sets: []netkit.Set{
+	r := &netkit.Ruleset{Table: tableName, Timeouts: remember, Sets: []netkit.Set{
 		{Name: setSubnets, Key: nftables.TypeIPAddr, Interval: true, Elements: netkit.Subnets(t.Subnets)},
 		{Name: mapPorts, Key: typePort, Data: nftables.TypeVerdict, Elements: c.elements[mapPorts]},
 		{Name: mapVIPs, Key: nftables.TypeIPAddr, Data: nftables.TypeVerdict, Elements: c.elements[mapVIPs]},
@@ -81,7 +82,7 @@ func ruleset(t lb.Table) *netkit.Ruleset {
 		{Name: setBack, Key: typePair, Elements: back},
 		{Name: setKin, Key: typePair, Interval: true, Concat: true, Elements: kin},
 	}}
-	r.Chains = append(c.chains(), frame(t.NodeAddr)...)
+	r.Chains = append(c.chains(remember), frame(t.NodeAddr)...)
 	return r
 }
 
@@ -177,8 +178,8 @@ func verdictOf(set string) expr.Any {
 	return &expr.Lookup{SourceRegister: netkit.Reg0, SetName: set, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT}
 }
 
-func pickForPort(n int) []expr.Any {
-	return []expr.Any{
+func pickForPort(n int, remember []expr.Any) []expr.Any {
+	return netkit.Join(remember, []expr.Any{
 		netkit.Proto(netkit.Reg0), netkit.DestPort(netkit.Reg0 + 1),
 		&expr.Numgen{Register: netkit.Reg0 + 2, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
 		&expr.Lookup{SourceRegister: netkit.Reg0, SetName: mapPortTo, IsDestRegSet: true, DestRegister: netkit.Reg0},
@@ -186,16 +187,16 @@ func pickForPort(n int) []expr.Any {
 			Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4,
 			RegAddrMin: netkit.Reg0, RegProtoMin: netkit.Reg0 + 1, Specified: true,
 		},
-	}
+	})
 }
 
-func pickForVIP(n int) []expr.Any {
-	return []expr.Any{
+func pickForVIP(n int, remember []expr.Any) []expr.Any {
+	return netkit.Join(remember, []expr.Any{
 		netkit.Dest(netkit.Reg0),
 		&expr.Numgen{Register: netkit.Reg0 + 1, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
 		&expr.Lookup{SourceRegister: netkit.Reg0, SetName: mapVIPTo, IsDestRegSet: true, DestRegister: netkit.Reg0},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: netkit.Reg0},
-	}
+	})
 }
 
 // sourceNAT makes the client look like a.
