@@ -307,14 +307,17 @@ func nodeAddress(s string) (string, error) {
 	}
 	host, port = orDefault(host, defaultHost), orDefault(port, defaultPort)
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", fmt.Errorf("invalid port %q", port)
+		return "", fmt.Errorf("invalid port %q: must be a number up to 65535", port)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
 func port(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
-	return uint32(n), err
+	if err != nil {
+		return 0, errors.New("must be a port from 1024 to 49151, or 0 for the default")
+	}
+	return uint32(n), nil
 }
 
 func orDefault(s, otherwise string) string {
