@@ -55,7 +55,7 @@ func initFlags() flags.Set {
 		flags.Bool("autolock", "", "Enable manager autolocking (requiring an unlock key to start a stopped manager)"),
 		flags.Duration("cert-expiry", "Validity period for node certificates (ns|us|ms|s|m|h)").WithDefault("2160h0m0s"),
 		flags.Var("data-path-port", "", "uint32", "Port number to use for data path traffic (1024 - 49151). If no value is set or is set to 0, the default port (4789) is used.", port),
-		flags.Many("default-addr-pool", "", "ipNetSlice", "default address pool in CIDR format", subnet).WithDefault("[]"),
+		flags.Many("default-addr-pool", "", "ipNetSlice", "default address pool in CIDR format", subnet),
 		flags.Uint("default-addr-pool-mask-length", "default address pool subnet mask length").WithDefault("24"),
 		flags.Duration("dispatcher-heartbeat", "Dispatcher heartbeat period (ns|us|ms|s|m|h)").WithDefault("5s"),
 		flags.Many("external-ca", "", "external-ca", "Specifications of one or more certificate signing endpoints", externalCA),
