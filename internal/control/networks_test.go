@@ -132,7 +132,7 @@ func TestRefusedNetworks(t *testing.T) {
 		"network with name there already exists":                   overlay("there"),
 		"none is a pre-defined network":                            overlay("none"),
 		"network name cannot be empty":                             overlay(""),
-		"name must be valid as a DNS name component":               overlay("a b"),
+		`name must be valid as a DNS name component: "a b" is not`: overlay("a b"),
 		"name must be 63 characters or fewer":                      overlay(strings.Repeat("a", 64)),
 		"driver bridge":                                            overlay("x", func(r *network.CreateRequest) { r.Driver, r.Scope = "bridge", "swarm" }),
 		"configuration only":                                       overlay("x", func(r *network.CreateRequest) { r.ConfigOnly = true }),
