@@ -55,7 +55,7 @@ type Flow struct {
 }
 
 // FlowFilter narrows what the kernel lists: all fields that are set are alike.
-// Kernels before 5.8 know no filters and list everything.
+// Kernels before 5.8 know no filters and list everything, which Delete notices.
 type FlowFilter struct {
 	From    netip.Addr
 	Answers netip.Addr
@@ -97,6 +97,7 @@ func Tracked() int {
 // filter that is empty lists all.
 func (c *Conntrack) Delete(filters []FlowFilter, match func(Flow) bool) error {
 	for _, f := range filters {
+		all := false
 		flows, err := c.list(f)
 		if err != nil {
 			return fmt.Errorf("list connections: %w", err)
@@ -106,6 +107,7 @@ func (c *Conntrack) Delete(filters []FlowFilter, match func(Flow) bool) error {
 			if err != nil {
 				return fmt.Errorf("list connections: %w", err)
 			}
+			all = all || !f.lists(flow)
 			if !match(flow) {
 				continue
 			}
@@ -116,6 +118,9 @@ func (c *Conntrack) Delete(filters []FlowFilter, match func(Flow) bool) error {
 			if _, err := c.conn.Execute(ctMessage(ctMsgDelete, netlink.Acknowledge, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return fmt.Errorf("forget a connection: %w", err)
 			}
+		}
+		if all {
+			return nil // a kernel that knows no filters: the next list would be the same
 		}
 	}
 	return nil
@@ -137,6 +142,12 @@ func ctMessage(kind int, flags netlink.HeaderFlags, attrs []byte) netlink.Messag
 		},
 		Data: append([]byte{unix.AF_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
 	}
+}
+
+// lists tells whether an entry is one of those that are asked for.
+func (f FlowFilter) lists(e Flow) bool {
+	return (!f.From.IsValid() || f.From == e.From) && (!f.Answers.IsValid() || f.Answers == e.Answers) &&
+		(f.Proto == 0 || f.Proto == e.Proto && (f.Port == 0 || f.Port == e.Port))
 }
 
 func (f FlowFilter) encode() ([]byte, error) {
