@@ -35,6 +35,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	if bare != "" {
+		if err := unencumbered(); err != nil {
+			return err
+		}
 		log.Warn("this node has none of the cluster's networks: tasks that need one run on other nodes, and published ports are passed on to those", zap.String("why", bare))
 	}
 	lock, err := cluster.LockDir(cfg.DataDir)

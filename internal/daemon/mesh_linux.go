@@ -26,7 +26,7 @@ const (
 func choosePlane(want, networkless string, log *zap.Logger) (string, error) {
 	switch {
 	case want == planeNFT && networkless != "":
-		return "", fmt.Errorf("--data-plane nft: %s", networkless)
+		return "", fmt.Errorf("--data-plane nft is not possible on this node: %s; give it that, or choose auto or proxy", networkless)
 	case want != planeAuto:
 		return want, nil
 	case networkless != "":

@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"context"
+	"fmt"
+	"strings"
 
 	"shoal/internal/api"
+	"shoal/internal/netkit"
 	"shoal/lb"
 )
 
@@ -17,6 +20,21 @@ func networkless() string {
 		return "its daemon runs without CAP_NET_ADMIN"
 	}
 	return ""
+}
+
+// unencumbered refuses a host where a daemon with CAP_NET_ADMIN has served. Its
+// rules would go on leading clients to tasks that have left, past whatever this
+// one serves, and nobody would take a route to a task away again.
+func unencumbered() error {
+	names, err := netkit.Remains()
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("the cluster's networks are on this host (%s), and without CAP_NET_ADMIN the daemon can neither change nor remove them: "+
+			"start it with CAP_NET_ADMIN again, or let it leave the cluster so first (shoal swarm leave), or restart the host", strings.Join(names, ", "))
+	}
+	return nil
 }
 
 // tableOf makes what is served in userspace of a state.

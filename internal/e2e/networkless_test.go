@@ -17,16 +17,33 @@ func TestWithoutNetAdmin(t *testing.T) {
 	h1, h2 := bed.Host(0), bed.Host(1)
 	testbed.Must(t, h1.Shoal("swarm", "init"))
 	unable := []string{"setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"}
-	if err := h2.StopShoal(t.Context()); err != nil {
+	token := lines(testbed.Must(t, h1.Shoal("swarm", "join-token", "-q", "worker")))[0]
+	join := func() { testbed.Must(t, h2.Shoal("swarm", "join", "--token", token, h1.IP.String()+":2377")) }
+	stop := func() {
+		if err := h2.StopShoal(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	// What a daemon that can has set up, one that can not would leave as it is.
+	join()
+	testbed.Eventually(t, patience, func() error {
+		return h2.Run(t.Context(), "ip", "link", "show", "shoal0").Err()
+	})
+	stop()
+	refused(t, h2.Run(t.Context(), append(unable, h2.ShoalBinary(), "daemon")...), "shoal0", "CAP_NET_ADMIN", "shoal swarm leave")
+	if err := h2.StartShoal(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	testbed.Must(t, h2.Shoal("swarm", "leave"))
+	stop()
+
 	refused(t, h2.Run(t.Context(), append(unable, h2.ShoalBinary(), "daemon", "--data-plane", "nft")...),
 		"--data-plane nft", "CAP_NET_ADMIN")
 	if err := h2.StartShoalUnder(t.Context(), unable); err != nil {
 		t.Fatal(err)
 	}
-	token := lines(testbed.Must(t, h1.Shoal("swarm", "join-token", "-q", "worker")))[0]
-	testbed.Must(t, h2.Shoal("swarm", "join", "--token", token, h1.IP.String()+":2377"))
+	join()
 	contains(t, testbed.Must(t, h2.Shoal("info")), "Data Plane: proxy")
 
 	create(t, h1, "--name", "plain", "--mode", "global", testbed.WebV1)
