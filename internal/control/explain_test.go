@@ -31,6 +31,13 @@ func TestExplain(t *testing.T) {
 		len(e.Nodes) != 1 || e.Nodes[0].Why != "constraint node.hostname==n2 not satisfied" || e.Nodes[0].Tasks != 1 {
 		t.Errorf("%+v, %v", e, err)
 	}
+	const warning = "no node meets the constraint node.hostname==n2 now: service web gets no new task until one does; see 'shoal node ls' and 'shoal explain web'"
+	if got := w.Warnings(s.ID); len(got) != 1 || got[0] != warning {
+		t.Errorf("warnings %q", got)
+	}
+	if got := w.Warnings("none"); got != nil {
+		t.Errorf("warnings about no service: %q", got)
+	}
 	n = api.Clone(n)
 	n.NoEngine, n.Status.Message = true, "Docker engine does not answer: connection refused"
 	w.put(n)
