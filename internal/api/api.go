@@ -181,6 +181,9 @@ type Node struct {
 	NoEngine bool   `json:",omitempty"`
 	Addr     string // host:port of its one TLS port
 	DataPath string // address that tunnels to it end at
+	// Networkless says why its tasks can be on no network of the cluster; "" if
+	// they can.
+	Networkless string `json:",omitempty"`
 	// WireGuard is its end of encrypted networks, and WireGuardSince is when it
 	// took the key that it uses.
 	WireGuard      WireGuard `json:",omitzero"`

@@ -230,6 +230,19 @@ func TestGuestOfAnEncryptedNetwork(t *testing.T) {
 	}
 }
 
+// TestGuestWithoutNetworks is refused where its node can have none.
+func TestGuestWithoutNetworks(t *testing.T) {
+	w := newWorld(t)
+	n := w.network(overlay("open", func(r *network.CreateRequest) { r.Attachable = true }))
+	for node := range w.View().Nodes.All() {
+		w.put(func() api.Object { c := api.Clone(node); c.Networkless = "no CAP_NET_ADMIN"; return c }())
+		if _, err := w.Attach(t.Context(), node.ID, n.ID, netip.Addr{}); !errdefs.IsFailedPrecondition(err) ||
+			!strings.Contains(err.Error(), "can attach nothing to network open: no CAP_NET_ADMIN") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
 func TestRotateKeys(t *testing.T) {
 	w := newWorld(t)
 	before := w.View().Cluster()

@@ -18,6 +18,7 @@ const (
 	constraint
 	platform
 	plugin
+	networkless
 	encryption
 	memory
 	cpus
@@ -48,6 +49,8 @@ func (q *Request) refuses(n *node) reason {
 		return platform
 	case len(q.Plugins) > 0 && second(q.lacksPlugin(n)):
 		return plugin
+	case q.Networks && n.Networkless != "":
+		return networkless
 	case q.Encrypted && !n.WireGuard.Works():
 		return encryption
 	case q.MaxPerNode > 0 && n.services[q.ServiceID] >= q.MaxPerNode:
@@ -94,6 +97,7 @@ type refusals struct {
 	plugin     Plugin // the first that a node lacked
 	encryption string // why the first could not encrypt
 	unmet      []bool // which of the constraints some node did not meet
+	noNetworks string // why the first has no networks
 }
 
 func (r *refusals) add(why reason, n *node, q *Request) {
@@ -108,6 +112,10 @@ func (r *refusals) add(why reason, n *node, q *Request) {
 	case plugin:
 		if r.count[why] == 0 {
 			r.plugin, _ = q.lacksPlugin(n)
+		}
+	case networkless:
+		if r.count[why] == 0 {
+			r.noNetworks = n.Networkless
 		}
 	case encryption:
 		if r.count[why] == 0 {
@@ -168,6 +176,8 @@ func (r *refusals) phrase(why reason, q *Request, nodes string) string {
 		return "image does not run on the platform of " + strings.TrimSpace(nodes)
 	case plugin:
 		return fmt.Sprintf("%s driver %s missing%s", strings.ToLower(r.plugin.Type), r.plugin.Name, on)
+	case networkless:
+		return fmt.Sprintf("networks and published ports not possible%s: %s", on, r.noNetworks)
 	case encryption:
 		return fmt.Sprintf("encrypted network not possible%s: %s", on, r.encryption)
 	case memory:
