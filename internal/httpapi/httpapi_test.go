@@ -92,6 +92,7 @@ func TestRequests(t *testing.T) {
 		{"DELETE", "/nodes/n1?force=1", "", 400, "It must be demoted to worker before removal"},
 
 		{"POST", "/services/create", good, 409, "name conflicts with an existing object: service web already exists"},
+		{"POST", "/services/create", `{"Name":"far","TaskTemplate":{"ContainerSpec":{"Image":"x"},"Placement":{"Constraints":["node.hostname==nope"]}}}`, 201, `"Warnings":["no node meets the constraint node.hostname==nope now: service far gets no new task`},
 		{"POST", "/services/create", "", 400, "mismatched Runtime and *Spec fields"},
 		{"POST", "/services/create", `null`, 400, "mismatched Runtime and *Spec fields"},
 		{"POST", "/services/create", ` `, 400, "invalid JSON: got EOF while reading request body"},

@@ -96,11 +96,19 @@ type refusals struct {
 	has        int64  // the most that any had of it
 	plugin     Plugin // the first that a node lacked
 	encryption string // why the first could not encrypt
+	unmet      []bool // which of the constraints some node did not meet
 	noNetworks string // why the first has no networks
 }
 
 func (r *refusals) add(why reason, n *node, q *Request) {
 	switch why {
+	case constraint:
+		if r.unmet == nil {
+			r.unmet = make([]bool, len(q.Constraints))
+		}
+		for i, c := range q.Constraints {
+			r.unmet[i] = r.unmet[i] || !c.Allows(n.Node)
+		}
 	case plugin:
 		if r.count[why] == 0 {
 			r.plugin, _ = q.lacksPlugin(n)
@@ -160,7 +168,7 @@ func (r *refusals) phrase(why reason, q *Request, nodes string) string {
 	}
 	switch why {
 	case constraint:
-		return fmt.Sprintf("constraint %s not satisfied%s", joined(q.Constraints), on)
+		return fmt.Sprintf("constraint %s not satisfied%s", r.constraints(q), on)
 	case platform:
 		if on == "" {
 			return "image does not run on its platform"
@@ -195,10 +203,13 @@ func (r *refusals) phrase(why reason, q *Request, nodes string) string {
 	}
 }
 
-func joined(all []Constraint) string {
+// constraints names those that kept nodes away; what all nodes meet is no reason.
+func (r *refusals) constraints(q *Request) string {
 	var parts []string
-	for _, c := range all {
-		parts = append(parts, c.String())
+	for i, c := range q.Constraints {
+		if r.unmet[i] {
+			parts = append(parts, c.String())
+		}
 	}
 	return strings.Join(parts, ", ")
 }
