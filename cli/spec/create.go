@@ -2,7 +2,6 @@ package spec
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -144,7 +143,7 @@ func serviceMode(f flags.Set) (swarm.ServiceMode, error) {
 		}
 		mode.ReplicatedJob = &swarm.ReplicatedJob{MaxConcurrent: concurrent, TotalCompletions: replicas}
 	default:
-		return mode, fmt.Errorf("Unknown mode: %s: --mode must be replicated, global, replicated-job or global-job", name)
+		return mode, errors.New("Unknown mode: " + name + ": --mode must be replicated, global, replicated-job or global-job")
 	}
 	return mode, nil
 }
