@@ -404,7 +404,7 @@ func TestNodes(t *testing.T) {
 		Spec: swarm.NodeSpec{Role: swarm.NodeRoleWorker}, Status: swarm.NodeStatus{State: swarm.NodeStateReady},
 	}
 	w.put(worker)
-	wantError(t, w.RemoveNode(ctx, "n2", false), errdefs.IsFailedPrecondition, "node node2 (n2) is not down and can't be removed: run 'shoal swarm leave' on it")
+	wantError(t, w.RemoveNode(ctx, "n2", false), errdefs.IsFailedPrecondition, "node node2 is not down and can't be removed: run 'shoal swarm leave' on n2, or stop its daemon")
 	for filter, want := range map[string]int{
 		"": 2, "role=worker": 1, "role=manager": 1, "name=n": 2, "name=n2": 1, "id=node1": 1,
 		"node.label=zone=a": 1, "node.label=zone": 1, "node.label=zone=b": 0, "membership=accepted": 2, "membership=pending": 0, "label=x": 0,

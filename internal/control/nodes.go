@@ -120,22 +120,14 @@ func (c *Control) RemoveNode(ctx context.Context, ref string, force bool) error 
 		}
 		if n.Spec.Role == swarm.NodeRoleManager || n.Role == swarm.NodeRoleManager {
 			return errdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf(
-				"node %s is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal: shoal node demote %s", called(n), cmp.Or(n.Description.Hostname, n.ID)))
+				"node %s is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal: shoal node demote %s", n.ID, cmp.Or(n.Description.Hostname, n.ID)))
 		}
 		if !force && n.Status.State != swarm.NodeStateDown {
 			return errdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf(
-				"node %s is not down and can't be removed: run 'shoal swarm leave' on it, or stop its daemon, and try again once it is DOWN; --force removes it as it is, and replaces its tasks", called(n)))
+				"node %s is not down and can't be removed: run 'shoal swarm leave' on %s, or stop its daemon, and try again once it is DOWN; --force removes it as it is, and replaces its tasks", n.ID, cmp.Or(n.Description.Hostname, n.ID)))
 		}
 		return tx.Delete(api.KindNode, n.ID)
 	})
-}
-
-// called is the ID of a node, which Swarm shows, and the name that people know.
-func called(n *api.Node) string {
-	if n.Description.Hostname == "" {
-		return n.ID
-	}
-	return n.ID + " (" + n.Description.Hostname + ")"
 }
 
 // demotionTime is how long a removal waits for a demotion that is under way.

@@ -119,7 +119,7 @@ func TestRequests(t *testing.T) {
 
 		{"GET", "/services/web/logs", "", 500, "Bad parameters: you must choose at least one stream"},
 		{"GET", "/services/web/logs?stdout=1&tail=-1", "", 500, "negative tail values not supported"},
-		{"GET", "/services/web/logs?stdout=1&tail=few", "", 500, `tail value must be a positive integer or "all", not "few"`},
+		{"GET", "/services/web/logs?stdout=1&tail=few", "", 500, `tail value must be a positive integer or "all": "few" is neither`},
 		{"GET", "/services/web/logs?stdout=1&since=yesterday", "", 400, "could not parse since timestamp"},
 		{"GET", "/services/nosuch/logs?stdout=1", "", 404, "service nosuch not found"},
 		{"GET", "/tasks/nosuch/logs?stdout=1", "", 404, "task nosuch not found"},
