@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"shoal/cli/flags"
+	"shoal/internal/api"
 	"shoal/internal/build"
 )
 
@@ -91,7 +92,7 @@ func daemonConfig(f flags.Set) (DaemonConfig, error) {
 func oneOf(words []string) func(string) (string, error) {
 	return func(s string) (string, error) {
 		if !slices.Contains(words, s) {
-			return "", fmt.Errorf("must be one of %v", words)
+			return "", errors.New("must be " + api.Either(words...))
 		}
 		return s, nil
 	}

@@ -35,14 +35,16 @@ func (s *session) whyNot(ctx context.Context, in input) error {
 
 func explanation(e api.Explanation) *page {
 	var p page
-	for _, note := range e.Notes {
-		p.line("%s", note)
-	}
-	switch {
+	switch { // that nothing is missing comes before whatever else there is to say
 	case len(e.Tasks) == 0 && e.Running == 0:
 		p.line("%s: no task is wanted now", e.Name)
+	case len(e.Tasks) == 0 && e.Outdated > 0:
+		p.line("%s: all of its tasks run (%d), %d of them not of its present revision", e.Name, e.Running, e.Outdated)
 	case len(e.Tasks) == 0:
 		p.line("%s: all of its tasks run (%d)", e.Name, e.Running)
+	}
+	for _, note := range e.Notes {
+		p.line("%s", note)
 	}
 	for _, t := range e.Tasks {
 		on := ""

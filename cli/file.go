@@ -18,6 +18,7 @@ import (
 
 	"shoal/cli/flags"
 	"shoal/cli/format"
+	"shoal/cli/spec"
 )
 
 // fileNoun is what the commands for secrets and for configs do not share: how to ask the daemon.
@@ -257,7 +258,7 @@ func (s *session) fileRemove(ctx context.Context, n fileNoun, in input) error {
 
 func fileFlags(kind string) flags.Set {
 	return flags.Set{
-		flags.List("label", "l", format.Title(kind)+" labels"),
+		flags.Many("label", "l", "list", format.Title(kind)+" labels", spec.ParseLabel),
 		flags.Text("template-driver", "", "Template driver"),
 	}
 }

@@ -12,12 +12,13 @@ import (
 
 	"shoal/cli/flags"
 	"shoal/cli/format"
+	"shoal/cli/spec"
 )
 
 func (s *session) nodeCommands() []leaf {
 	update := flags.Set{
 		flags.Text("availability", "", `Availability of the node ("active", "pause", "drain")`),
-		flags.List("label-add", "", `Add or update a node label ("key=value")`),
+		flags.Many("label-add", "", "list", `Add or update a node label ("key=value")`, spec.ParseLabel),
 		flags.List("label-rm", "", "Remove a node label if exists"),
 		flags.Text("role", "", `Role of the node ("worker", "manager")`),
 		flags.Bool("wait", "", "With --availability drain, wait until no task is left on the node"),

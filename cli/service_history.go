@@ -8,11 +8,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/go-units"
 
 	"shoal/cli/flags"
 	"shoal/cli/format"
 	"shoal/internal/api"
+	"shoal/internal/compose"
 )
 
 func (s *session) historyCommand() leaf {
@@ -30,7 +32,35 @@ func (s *session) serviceHistory(ctx context.Context, in input) error {
 	if err := s.ask(ctx, http.MethodGet, "/shoal/services/"+url.PathEscape(in.args[0])+"/history", nil, &revisions); err != nil {
 		return err
 	}
-	return historyTable(revisions, in.Bool("no-trunc")).Write(s.out, in.Text("format"))
+	if err := historyTable(revisions, in.Bool("no-trunc")).Write(s.out, in.Text("format")); err != nil || in.Changed("format") {
+		return err
+	}
+	return s.unlisted(ctx, in.args[0])
+}
+
+// unlisted tells of changes that make no revision, such as scaling, and that a rollback takes back all the same, as
+// Docker's does.
+func (s *session) unlisted(ctx context.Context, name string) error {
+	client, err := s.api()
+	if err != nil {
+		return err
+	}
+	service, _, err := client.ServiceInspectWithRaw(ctx, name, swarm.ServiceInspectOptions{})
+	if err != nil || service.PreviousSpec == nil {
+		return err
+	}
+	previous := *service.PreviousSpec
+	previous.Labels = api.KeepStopped(previous.Labels, service.Spec.Labels) // a rollback neither stops nor starts
+	var changes []string
+	for _, d := range compose.Differences(previous, service.Spec) {
+		if !d.Replaces() && !d.Moves() {
+			changes = append(changes, "  "+d.String())
+		}
+	}
+	if len(changes) > 0 {
+		fmt.Fprintf(s.err, "\nReplicas, labels and settings make no revision, and 'shoal service rollback %s' takes back their last change, too:\n%s\n", service.Spec.Name, strings.Join(changes, "\n"))
+	}
+	return nil
 }
 
 func historyTable(revisions []api.RevisionSummary, full bool) format.Table {

@@ -55,7 +55,7 @@ func initFlags() flags.Set {
 		flags.Bool("autolock", "", "Enable manager autolocking (requiring an unlock key to start a stopped manager)"),
 		flags.Duration("cert-expiry", "Validity period for node certificates (ns|us|ms|s|m|h)").WithDefault("2160h0m0s"),
 		flags.Var("data-path-port", "", "uint32", "Port number to use for data path traffic (1024 - 49151). If no value is set or is set to 0, the default port (4789) is used.", port),
-		flags.Many("default-addr-pool", "", "ipNetSlice", "default address pool in CIDR format", subnet).WithDefault("[]"),
+		flags.Many("default-addr-pool", "", "ipNetSlice", "default address pool in CIDR format", subnet),
 		flags.Uint("default-addr-pool-mask-length", "default address pool subnet mask length").WithDefault("24"),
 		flags.Duration("dispatcher-heartbeat", "Dispatcher heartbeat period (ns|us|ms|s|m|h)").WithDefault("5s"),
 		flags.Many("external-ca", "", "external-ca", "Specifications of one or more certificate signing endpoints", externalCA),
@@ -307,14 +307,17 @@ func nodeAddress(s string) (string, error) {
 	}
 	host, port = orDefault(host, defaultHost), orDefault(port, defaultPort)
 	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return "", fmt.Errorf("invalid port %q", port)
+		return "", fmt.Errorf("invalid port %q: must be a number up to 65535", port)
 	}
 	return net.JoinHostPort(host, port), nil
 }
 
 func port(s string) (uint32, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
-	return uint32(n), err
+	if err != nil {
+		return 0, errors.New("must be a port from 1024 to 49151, or 0 for the default")
+	}
+	return uint32(n), nil
 }
 
 func orDefault(s, otherwise string) string {

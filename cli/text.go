@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -74,7 +75,14 @@ func span(first, last uint32) string {
 	return fmt.Sprintf("%d-%d", first, last)
 }
 
-func parseUint(s string) (uint64, error) { return strconv.ParseUint(s, 10, 64) }
+// parseUint reads a count of an argument, which Docker reads as decimal.
+func parseUint(s string) (uint64, error) {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		return 0, errors.New("must be a whole number, 0 or more")
+	}
+	return n, nil
+}
 
 func title[S ~string](s S) string { return format.Title(string(s)) }
 

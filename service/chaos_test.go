@@ -124,7 +124,8 @@ func (w *world) checkInvariants() {
 	for _, task := range w.tasks(nil) {
 		n, ok := w.store.View().Nodes.Get(task.NodeID)
 		lasts := isRunning(task) && ok && n.Spec.Availability == swarm.NodeAvailabilityDrain
-		if scheduler.Wanted(task) && !lasts { // which goes when another has its place
+		spared := task.NodeID == "" && task.DesiredState == swarm.TaskStateReady // no node would take it: what it replaces goes on
+		if scheduler.Wanted(task) && !lasts && !spared {                         // which goes when another has its place
 			wanted[task.Slot]++
 		}
 		if api.Terminal(task.Status.State) {

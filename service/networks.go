@@ -52,6 +52,7 @@ func request(v *store.View, r *api.Revision) (scheduler.Request, error) {
 		return q, err
 	}
 	networks, _ := networksOf(v, &r.Spec)
+	q.Networks = len(networks) > 0
 	for _, w := range networks {
 		if n, ok := v.Networks.Get(w.id); ok && n.Encrypted() {
 			q.Encrypted = true

@@ -23,7 +23,10 @@ type input struct {
 	// ports gives what the service would publish by another spec; see PlanPorts.
 	ports func(*swarm.EndpointSpec) ([]swarm.PortConfig, error)
 	// refers tells whether all that a spec refers to is still there.
-	refers  func(*swarm.ServiceSpec) error
+	refers func(*swarm.ServiceSpec) error
+	// takes tells why no node would take a task of a revision, if another were gone;
+	// "" if one would. Nil takes all.
+	takes   func(r *api.Revision, gone *api.Task) string
 	history int // how many tasks to keep in a slot, ended ones included; negative: all
 	now     time.Time
 	newID   func() string

@@ -184,8 +184,9 @@ func (p *planner) settle() {
 		if current == nil || outdated == nil {
 			continue
 		}
-		if current.running() || p.meantToEnd(current) || outdated.over() || p.config().Order != swarm.UpdateOrderStartFirst {
-			outdated.stop() // the new task took over
+		if current.running() || p.meantToEnd(current) || outdated.over() ||
+			p.config().Order != swarm.UpdateOrderStartFirst && (current.NodeID != "" || !p.spared(outdated)) {
+			outdated.stop() // the new task took over, or may
 		}
 	}
 }
@@ -288,9 +289,16 @@ func (p *planner) promote() {
 			if slices.ContainsFunc(s.tasks, p.winding) {
 				continue
 			}
+			limit := p.service.Settings().StartTimeout
+			if p.beside(s, t) {
+				if limit > 0 && t.StartBy.IsZero() { // an update does not wait for room for ever
+					t.edit().StartBy = p.now.Add(limit)
+				}
+				continue
+			}
 			n := t.edit()
 			n.DesiredState = swarm.TaskStateRunning
-			if limit := p.service.Settings().StartTimeout; limit > 0 {
+			if limit > 0 {
 				n.StartBy = p.now.Add(limit)
 			}
 			if isWaiting(n) {

@@ -103,6 +103,9 @@ func (l *leases) grow(id string, full error) error {
 		grounds = l.networks[id].Grounds(c.Pools())
 	}
 	if len(grounds) == 0 {
+		if l.networks[id].Chosen() {
+			return fmt.Errorf("%w; its subnet was chosen, so it gets no other: make a network with a larger one (--subnet), and move services to that", full)
+		}
 		return full
 	}
 	if len(l.pools[id].Subnets()) >= maxSubnets {

@@ -108,6 +108,7 @@ func TestChosenSubnetDoesNotGrow(t *testing.T) {
 		w.expectSubnets("10.9.0.0/29")
 		waiting := w.tasks(func(t *api.Task) bool { return !isRunning(t) })
 		if len(waiting) != 2 || !strings.HasPrefix(waiting[0].Status.Err, `allocate address: network "ingress" has no free address: all 5 of 10.9.0.0/29 are in use`) ||
+			!strings.Contains(waiting[0].Status.Err, "its subnet was chosen, so it gets no other: make a network with a larger one (--subnet), and move services to that") ||
 			strings.Contains(waiting[0].Status.Err, "pools") {
 			t.Errorf("%+v", waiting)
 		}

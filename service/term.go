@@ -271,11 +271,43 @@ func (t *term) input(v *store.View, id string, now time.Time) *input {
 			return PlanPorts(v, id, spec, s, nil)
 		},
 		refers: func(spec *swarm.ServiceSpec) error { return refers(v, spec) },
+		takes:  t.taker(v),
 	}
 	for r := range v.Revisions.By(store.ByService, id) {
 		in.revisions[r.ID] = r
 	}
 	return in
+}
+
+// taker asks the nodes on behalf of a plan, all of them once for a revision: whether
+// another task is gone matters on its own node alone.
+func (t *term) taker(v *store.View) func(r *api.Revision, gone *api.Task) string {
+	type answer struct {
+		q   scheduler.Request
+		why string // no node takes one more
+		bad error
+	}
+	asked := map[string]answer{}
+	return func(r *api.Revision, gone *api.Task) string {
+		a, ok := asked[r.ID]
+		if !ok {
+			if a.q, a.bad = request(v, r); a.bad == nil {
+				a.why = t.nodes.Refusal(a.q)
+			}
+			asked[r.ID] = a
+		}
+		switch {
+		case a.bad != nil:
+			return a.bad.Error()
+		case gone.Home == "" && a.why == "":
+			return ""
+		}
+		own := t.nodes.RefusalInstead(a.q, gone)
+		if own == "" || gone.Home != "" { // a task of a global service has no other node
+			return own
+		}
+		return a.why
+	}
 }
 
 // defaultHistory is Swarm's.

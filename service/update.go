@@ -84,6 +84,7 @@ func (p *planner) update() {
 		return
 	}
 	p.replaceNext(filled, c)
+	p.tellWaiting(filled)
 	p.finish(filled, c)
 }
 
@@ -243,10 +244,49 @@ func (p *planner) replaceNext(filled []*slot, c swarm.UpdateConfig) {
 		if i >= room && !(p.rollingBack() && !old.running()) {
 			continue
 		}
-		if c.Order != swarm.UpdateOrderStartFirst || !old.running() {
+		if (c.Order != swarm.UpdateOrderStartFirst || !old.running()) && !p.spared(old) {
 			old.stop()
 		}
 		p.create(s, p.service.Revision)
+	}
+}
+
+// spared tells whether a task whose turn it is to be replaced goes on for now: it
+// serves, and no node at all would take its replacement, not even once it is gone.
+// The replacement waits with the reason, and when a node would take it the order of
+// updates applies again. That constraints are met by no node may be a mistake, or
+// the node is still to come: in neither case does anybody want to be without both.
+func (p *planner) spared(old *task) bool {
+	r, ok := p.revisions[p.service.Revision]
+	return ok && p.takes != nil && old.serves() && !p.away(old) && p.takes(r, old.Task) != ""
+}
+
+// beside tells whether a task must not run yet because one that it replaces was
+// spared: the order of updates has one at a time.
+func (p *planner) beside(s *slot, t *task) bool {
+	return p.config().Order != swarm.UpdateOrderStartFirst && slices.ContainsFunc(s.tasks, func(o *task) bool {
+		return o.wanted() && o.Revision != t.Revision && o.serves() && !p.away(o)
+	})
+}
+
+// noNode begins what an update's message says for as long as it waits for a node.
+const noNode = "; it waits for a node: "
+
+// tellWaiting says in the update's status why one of its tasks has no node.
+func (p *planner) tellWaiting(filled []*slot) {
+	if p.starting() {
+		return // that ends without what finds no room
+	}
+	st := *p.service.UpdateStatus
+	st.Message, _, _ = strings.Cut(st.Message, noNode)
+	for _, s := range filled {
+		if t, _ := s.split(p.service.Revision); t != nil && p.homeless(t) {
+			st.Message += noNode + t.Status.Err
+			break
+		}
+	}
+	if st.Message != p.service.UpdateStatus.Message {
+		p.edit().UpdateStatus = &st
 	}
 }
 

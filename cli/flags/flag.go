@@ -6,7 +6,6 @@ package flags
 import (
 	"flag"
 	"fmt"
-	"strconv"
 )
 
 // Flag is one flag of one command. It satisfies cli.Flag.
@@ -103,7 +102,7 @@ func Many[T any](long, short, kind, usage string, parse func(string) (T, error))
 
 // Bool makes a switch.
 func Bool(long, short, usage string) *Flag {
-	f := Var(long, short, "", usage, strconv.ParseBool)
+	f := Var(long, short, "", usage, parseBool)
 	f.boolean = true
 	return f
 }

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -143,7 +144,7 @@ func serviceMode(f flags.Set) (swarm.ServiceMode, error) {
 		}
 		mode.ReplicatedJob = &swarm.ReplicatedJob{MaxConcurrent: concurrent, TotalCompletions: replicas}
 	default:
-		return mode, errors.New("Unknown mode: " + name + ", only replicated and global supported")
+		return mode, fmt.Errorf("Unknown mode: %s: --mode must be replicated, global, replicated-job or global-job", name)
 	}
 	return mode, nil
 }

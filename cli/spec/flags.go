@@ -27,7 +27,7 @@ func CreateFlags() flags.Set {
 		flags.Many("publish", "p", "port", "Publish a port as a node port", ParsePorts),
 		flags.Many("secret", "", "secret", "Specify secrets to expose to the service", ParseFile),
 		flags.List("sysctl", "", "Sysctl options"),
-		flags.Many("ulimit", "", "ulimit", "Ulimit options", ParseUlimit).WithDefault("[]"),
+		flags.Many("ulimit", "", "ulimit", "Ulimit options", ParseUlimit),
 	)
 	return set
 }
@@ -73,7 +73,7 @@ func UpdateFlags() flags.Set {
 		flags.List("secret-rm", "", "Remove a secret"),
 		flags.List("sysctl-add", "", "Add or update a Sysctl option"),
 		flags.List("sysctl-rm", "", "Remove a Sysctl option"),
-		flags.Many("ulimit-add", "", "ulimit", "Add or update a ulimit option", ParseUlimit).WithDefault("[]"),
+		flags.Many("ulimit-add", "", "ulimit", "Add or update a ulimit option", ParseUlimit),
 		flags.List("ulimit-rm", "", "Remove a ulimit option"),
 	)
 	return set

@@ -45,7 +45,7 @@ func setMountField(m *mount.Mount, bindRecursive *string, key, val string) error
 	boolean := func(into *bool) error {
 		b, err := strconv.ParseBool(val)
 		if err != nil {
-			return fmt.Errorf("invalid value for %s: %s", key, val)
+			return fmt.Errorf("invalid value for %s: %s (true or false is expected)", key, val)
 		}
 		*into = b
 		return nil
@@ -93,13 +93,13 @@ func setMountField(m *mount.Mount, bindRecursive *string, key, val string) error
 	case "tmpfs-size":
 		size, err := units.RAMInBytes(val)
 		if err != nil {
-			return fmt.Errorf("invalid value for %s: %s", key, val)
+			return fmt.Errorf("invalid value for %s: %s (a size is expected, such as 64m)", key, val)
 		}
 		tmpfs(m).SizeBytes = size
 	case "tmpfs-mode":
 		mode, err := strconv.ParseUint(val, 8, 32)
 		if err != nil {
-			return fmt.Errorf("invalid value for %s: %s", key, val)
+			return fmt.Errorf("invalid value for %s: %s (an octal number is expected, such as 1777)", key, val)
 		}
 		tmpfs(m).Mode = os.FileMode(mode)
 	default:

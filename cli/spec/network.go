@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -73,36 +72,36 @@ func split(values []string) (out []string) {
 // that lie in it.
 func ipamConfigs(subnets, ranges, gateways []string, aux map[string]string) ([]network.IPAMConfig, error) {
 	if len(subnets) < len(ranges) || len(subnets) < len(gateways) {
-		return nil, errors.New("every ip-range or gateway must have a corresponding subnet")
+		return nil, fmt.Errorf("every ip-range or gateway must have a corresponding subnet: add a --subnet that holds %s", strings.Join(append(ranges, gateways...), ", "))
 	}
 	var prefixes []netip.Prefix
 	var configs []network.IPAMConfig
 	for _, s := range subnets {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, fmt.Errorf("invalid CIDR address: %s", s)
+			return nil, fmt.Errorf("invalid CIDR address: %s: --subnet takes one such as 10.20.0.0/24", s)
 		}
 		for _, o := range prefixes {
 			if o.Overlaps(p) {
-				return nil, errors.New("multiple overlapping subnet configuration is not supported")
+				return nil, fmt.Errorf("multiple overlapping subnet configuration is not supported: %s and %s", o, p)
 			}
 		}
 		prefixes, configs = append(prefixes, p), append(configs, network.IPAMConfig{Subnet: s})
 	}
-	in := func(what, value string, addr netip.Addr, err error) (*network.IPAMConfig, error) {
+	in := func(what, flag, example, value string, addr netip.Addr, err error) (*network.IPAMConfig, error) {
 		if err != nil {
-			return nil, fmt.Errorf("invalid %s: %s", what, value)
+			return nil, fmt.Errorf("invalid %s: %s: --%s takes one such as %s", what, value, flag, example)
 		}
 		for i, p := range prefixes {
 			if p.Contains(addr) {
 				return &configs[i], nil
 			}
 		}
-		return nil, fmt.Errorf("no matching subnet for %s %s", what, value)
+		return nil, fmt.Errorf("no matching subnet for %s %s: no --subnet holds it", what, value)
 	}
 	for _, r := range ranges {
 		p, err := netip.ParsePrefix(r)
-		c, err := in("range", r, p.Addr(), err)
+		c, err := in("range", "ip-range", "10.20.0.128/25", r, p.Addr(), err)
 		switch {
 		case err != nil:
 			return nil, err
@@ -113,7 +112,7 @@ func ipamConfigs(subnets, ranges, gateways []string, aux map[string]string) ([]n
 	}
 	for _, g := range gateways {
 		a, err := netip.ParseAddr(g)
-		c, err := in("gateway", g, a, err)
+		c, err := in("gateway", "gateway", "10.20.0.1", g, a, err)
 		switch {
 		case err != nil:
 			return nil, err
@@ -124,7 +123,7 @@ func ipamConfigs(subnets, ranges, gateways []string, aux map[string]string) ([]n
 	}
 	for name, value := range aux {
 		a, err := netip.ParseAddr(value)
-		c, err := in("aux-address", value, a, err)
+		c, err := in("aux-address", "aux-address", "router=10.20.0.2", name+"="+value, a, err)
 		if err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package spec
 
 import (
 	"encoding/csv"
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -42,7 +41,7 @@ func parseLongPort(parts []string) (swarm.PortConfig, error) {
 			case swarm.PortConfigProtocolTCP, swarm.PortConfigProtocolUDP, swarm.PortConfigProtocolSCTP:
 				port.Protocol = p
 			default:
-				return port, fmt.Errorf("invalid protocol value '%s'", val)
+				return port, fmt.Errorf("invalid protocol value '%s': must be tcp, udp or sctp", val)
 			}
 		case "mode":
 			switch m := swarm.PortConfigPublishMode(strings.ToLower(val)); m {
@@ -54,17 +53,17 @@ func parseLongPort(parts []string) (swarm.PortConfig, error) {
 		case "target":
 			n, err := strconv.ParseUint(val, 10, 16)
 			if err != nil {
-				return port, fmt.Errorf("invalid target port (%s): value must be an integer: %w", val, errors.Unwrap(err))
+				return port, fmt.Errorf("invalid target port (%s): value must be an integer from 1 to 65535", val)
 			}
 			port.TargetPort = uint32(n)
 		case "published":
 			n, err := strconv.ParseUint(val, 10, 16)
 			if err != nil {
-				return port, fmt.Errorf("invalid published port (%s): value must be an integer: %w", val, errors.Unwrap(err))
+				return port, fmt.Errorf("invalid published port (%s): value must be an integer up to 65535, 0 for one that is chosen", val)
 			}
 			port.PublishedPort = uint32(n)
 		default:
-			return port, fmt.Errorf("invalid field key: %s", key)
+			return port, fmt.Errorf("invalid field key: %s: it is target, published, protocol or mode", key)
 		}
 	}
 	if port.TargetPort == 0 {
@@ -82,7 +81,7 @@ func parseShortPorts(value string) ([]swarm.PortConfig, error) {
 	for _, m := range mappings {
 		// A service listens on every node; an address of one of them means nothing to the others.
 		if ip := m.Binding.HostIP; ip != "" && ip != "0.0.0.0" {
-			return nil, errors.New("hostip is not supported")
+			return nil, fmt.Errorf("hostip is not supported: a service listens on every node, and %s is an address of one of them; leave it out", ip)
 		}
 		start, end, err := publishedRange(m.Binding.HostPort)
 		if err != nil {

@@ -44,11 +44,11 @@ func ParseFile(value string) (File, error) {
 		case "mode":
 			mode, err := strconv.ParseUint(val, 0, 32)
 			if err != nil {
-				return f, fmt.Errorf("invalid mode specified: %w", err)
+				return f, fmt.Errorf("invalid mode specified: %q is not an octal number such as 0440", val)
 			}
 			f.Mode = os.FileMode(mode)
 		default:
-			return f, fmt.Errorf("invalid field in file request: %s", key)
+			return f, fmt.Errorf("invalid field in file request: %s: it is source, target, uid, gid or mode", key)
 		}
 	}
 	if f.Source == "" {

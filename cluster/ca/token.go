@@ -47,6 +47,9 @@ func ParseToken(s string) (Token, error) {
 	bad := func(why string) (Token, error) {
 		return Token{}, fmt.Errorf("invalid join token: %s: %w", why, errdefs.ErrInvalidArgument)
 	}
+	if parts[0] == "" {
+		return bad("none was given; on a manager, 'shoal swarm join-token worker' says how to join")
+	}
 	if parts[0] != tokenPrefix {
 		return bad("it must begin with " + tokenPrefix + "-" + tokenVersion)
 	}

@@ -181,6 +181,9 @@ type Node struct {
 	NoEngine bool   `json:",omitempty"`
 	Addr     string // host:port of its one TLS port
 	DataPath string // address that tunnels to it end at
+	// Networkless says why its tasks can be on no network of the cluster; "" if
+	// they can.
+	Networkless string `json:",omitempty"`
 	// WireGuard is its end of encrypted networks, and WireGuardSince is when it
 	// took the key that it uses.
 	WireGuard      WireGuard `json:",omitzero"`
@@ -296,7 +299,7 @@ type Network struct {
 // nodes keep from leaving in the clear, for it may be a subnet that they have not
 // heard of, is not to be half of a company's addresses.
 func (n *Network) Grounds(pools []netip.Prefix) []netip.Prefix {
-	if n.chosen() || len(n.Subnets) == 0 {
+	if n.Chosen() || len(n.Subnets) == 0 {
 		return nil
 	}
 	if !n.Encrypted() {
@@ -314,8 +317,8 @@ func (n *Network) Grounds(pools []netip.Prefix) []netip.Prefix {
 // nearby says how many subnets an encrypted network has at most: 256.
 const nearby = 8
 
-// chosen tells whether the user said which subnets a network has.
-func (n *Network) chosen() bool {
+// Chosen tells whether the user said which subnets a network has.
+func (n *Network) Chosen() bool {
 	return n.Spec.IPAMOptions != nil && slices.ContainsFunc(n.Spec.IPAMOptions.Configs, func(c swarm.IPAMConfig) bool { return c.Subnet != "" })
 }
 

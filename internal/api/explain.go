@@ -5,6 +5,8 @@ type Explanation struct {
 	Name    string   // of the service
 	Notes   []string // about the service as a whole
 	Running int      // of its tasks
+	// Outdated are those of them that are not of the service's revision.
+	Outdated int `json:",omitempty"`
 	// Tasks are those that are wanted and do not run, or the one that was asked
 	// for.
 	Tasks []TaskReason `json:",omitempty"`

@@ -91,6 +91,8 @@ type Peer struct {
 	// WireGuard is its end of encrypted networks.
 	WireGuard WireGuard `json:",omitzero"`
 	Down      bool      `json:",omitempty"` // the managers hold it for DOWN
+	// Networkless is set where it has none of the cluster's networks.
+	Networkless bool `json:",omitempty"`
 }
 
 // WireGuard is what others have to know of a node to exchange what only the two

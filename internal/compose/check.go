@@ -215,8 +215,8 @@ func (c *checker) errorAt(path, text string, args ...any) error {
 	return fmt.Errorf("%s: %s", path, msg)
 }
 
-// locate puts the place in front of an error of which only the text is known, if that names a field.
-func (c *checker) locate(err error) error {
+// locate puts the place in front of an error of which only the text is known, if that names a field of the file.
+func (c *checker) locate(err error) (_ error, found bool) {
 	text := inOurWords(err.Error())
 	if text != err.Error() {
 		err = errors.New(text)
@@ -225,10 +225,10 @@ func (c *checker) locate(err error) error {
 	slices.SortStableFunc(words, func(a, b string) int { return len(b) - len(a) })
 	for _, word := range words {
 		if pos, ok := c.places[strings.Trim(word, ".")]; ok && strings.Contains(word, ".") {
-			return fmt.Errorf("%s: %w", pos, err)
+			return fmt.Errorf("%s: %w", pos, err), true
 		}
 	}
-	return err
+	return err, false
 }
 
 // libraryWords are errors of the library that speak of itself, and what they are to say.

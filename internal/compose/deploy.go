@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/big"
@@ -159,6 +160,7 @@ func (c converter) restart(path, restart string, policy *types.RestartPolicy) (*
 
 func (c converter) dependencies(path string, all types.DependsOnConfig) ([]Dependency, error) {
 	var list []Dependency
+	var wrong error
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		d := Dependency{Key: key, Condition: Condition(all[key].Condition), Optional: !all[key].Required}
 		if d.Condition == "" {
@@ -167,17 +169,19 @@ func (c converter) dependencies(path string, all types.DependsOnConfig) ([]Depen
 		switch d.Condition {
 		case Started, Healthy, Completed:
 		default:
-			return nil, c.checker.errorAt(path+".depends_on."+key+".condition", "unknown condition %q", d.Condition)
+			wrong = errors.Join(wrong, c.checker.errorAt(path+".depends_on."+key+".condition", "unknown condition %q", d.Condition))
+			continue
 		}
 		if on, ok := c.model.Services[key]; !ok {
 			if d.Optional {
 				continue
 			}
-			return nil, c.checker.errorAt(path+".depends_on", "it depends on the service %q, which is not deployed", key)
+			wrong = errors.Join(wrong, c.checker.errorAt(path+".depends_on", "it depends on the service %q, which is not deployed", key))
+			continue
 		} else if d.Condition == Completed && (on.Deploy == nil || !strings.HasSuffix(on.Deploy.Mode, "-job")) {
-			return nil, c.checker.errorAt(path+".depends_on."+key, "service %q never completes: give it deploy.mode replicated-job or global-job", key)
+			wrong = errors.Join(wrong, c.checker.errorAt(path+".depends_on."+key, "service %q never completes: give it deploy.mode replicated-job or global-job", key))
 		}
 		list = append(list, d)
 	}
-	return list, nil
+	return list, wrong
 }

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"os"
 	"sort"
 
@@ -33,10 +34,12 @@ func (c converter) reference(path string, f types.FileReferenceConfig, object ty
 
 func (c converter) secretReferences(path string, files []types.ServiceSecretConfig) ([]*swarm.SecretReference, error) {
 	var list []*swarm.SecretReference
+	var wrong error
 	for _, f := range files {
 		object, ok := c.model.Secrets[f.Source]
 		if !ok {
-			return nil, c.checker.errorAt(path+".secrets", "undefined secret %q", f.Source)
+			wrong = errors.Join(wrong, c.checker.errorAt(path+".secrets", "undefined secret %q", f.Source))
+			continue
 		}
 		r := c.reference(path, types.FileReferenceConfig(f), types.FileObjectConfig(object))
 		list = append(list, &swarm.SecretReference{
@@ -45,15 +48,17 @@ func (c converter) secretReferences(path string, files []types.ServiceSecretConf
 		})
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].SecretName < list[j].SecretName })
-	return list, nil
+	return list, wrong
 }
 
 func (c converter) configReferences(path string, s types.ServiceConfig) ([]*swarm.ConfigReference, error) {
 	var list []*swarm.ConfigReference
+	var wrong error
 	for _, f := range s.Configs {
 		object, ok := c.model.Configs[f.Source]
 		if !ok {
-			return nil, c.checker.errorAt(path+".configs", "undefined config %q", f.Source)
+			wrong = errors.Join(wrong, c.checker.errorAt(path+".configs", "undefined config %q", f.Source))
+			continue
 		}
 		r := c.reference(path, types.FileReferenceConfig(f), types.FileObjectConfig(object))
 		list = append(list, &swarm.ConfigReference{
@@ -64,7 +69,7 @@ func (c converter) configReferences(path string, s types.ServiceConfig) ([]*swar
 	if s.CredentialSpec != nil && s.CredentialSpec.Config != "" {
 		object, ok := c.model.Configs[s.CredentialSpec.Config]
 		if !ok {
-			return nil, c.checker.errorAt(path+".credential_spec.config", "undefined config %q", s.CredentialSpec.Config)
+			wrong = errors.Join(wrong, c.checker.errorAt(path+".credential_spec.config", "undefined config %q", s.CredentialSpec.Config))
 		}
 		list = append(list, &swarm.ConfigReference{
 			ConfigName: c.objectName(s.CredentialSpec.Config, types.FileObjectConfig(object)),
@@ -72,7 +77,7 @@ func (c converter) configReferences(path string, s types.ServiceConfig) ([]*swar
 		})
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].ConfigName < list[j].ConfigName })
-	return list, nil
+	return list, wrong
 }
 
 // credentialSpec names the config by what the cluster calls it; the ID takes its place once it is known.

@@ -3,6 +3,7 @@
 package compose
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	interp "github.com/compose-spec/compose-go/v2/interpolation"
 	"github.com/compose-spec/compose-go/v2/loader"
@@ -42,6 +44,9 @@ type Project struct {
 	checker  *checker
 	env      map[string]string
 	Warnings []string
+	// refused says that the project has fields which are refused: it is converted
+	// for what else is wrong alone.
+	refused bool
 }
 
 // Load reads the files. A field that is not honoured is an error, or a line in the project's warnings, as Fields says.
@@ -72,11 +77,15 @@ func Load(ctx context.Context, in Input) (*Project, error) {
 	}
 
 	if p.model, err = load(ctx, details, in, lookup, missing); err != nil {
-		// What the table knows is said first: it is what the user can act upon.
-		if _, refused := p.checker.judge(func(string) bool { return false }); refused != nil {
+		// What the table knows is said first: it is what the user can act upon. What
+		// the library says beside that may only follow from it: from a field that
+		// neither knows, or from one of no file, such as a service that it made up.
+		_, refused := p.checker.judge(func(string) bool { return false })
+		located, found := p.checker.locate(err)
+		if refused != nil && (!found || strings.Contains(err.Error(), "additional properties")) {
 			return nil, refused
 		}
-		return nil, p.checker.locate(err)
+		return nil, errors.Join(refused, located)
 	}
 	var refused error
 	p.Warnings, refused = p.checker.judge(func(service string) bool {
@@ -84,7 +93,9 @@ func Load(ctx context.Context, in Input) (*Project, error) {
 		return disabled
 	})
 	if refused != nil {
-		return nil, refused
+		p.refused = true
+		_, more := p.Stack(cmp.Or(in.Name, "stack"))
+		return nil, errors.Join(refused, more)
 	}
 	if !in.Verbatim {
 		p.warnMissing(missing, dir)

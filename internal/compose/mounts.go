@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -15,6 +16,7 @@ import (
 // mounts are the volumes of a service, and then its tmpfs.
 func (c converter) mounts(path string, s types.ServiceConfig) ([]mount.Mount, error) {
 	var list []mount.Mount
+	var wrong []error
 	taken := map[string]bool{}
 	add := func(m mount.Mount, where string) error {
 		if taken[m.Target] {
@@ -30,21 +32,18 @@ func (c converter) mounts(path string, s types.ServiceConfig) ([]mount.Mount, er
 		if err == nil {
 			err = add(m, where)
 		}
-		if err != nil {
-			return nil, err
-		}
+		wrong = append(wrong, err)
 	}
 	for i, line := range s.Tmpfs {
 		where := fmt.Sprintf("%s.tmpfs[%d]", path, i)
 		m, err := tmpfs(line)
 		if err != nil {
-			return nil, c.checker.errorAt(where, "%v", err)
+			wrong = append(wrong, c.checker.errorAt(where, "%v", err))
+			continue
 		}
-		if err := add(m, where); err != nil {
-			return nil, err
-		}
+		wrong = append(wrong, add(m, where))
 	}
-	return list, nil
+	return list, errors.Join(wrong...)
 }
 
 func (c converter) mount(where string, v types.ServiceVolumeConfig) (mount.Mount, error) {

@@ -1,6 +1,8 @@
 package compose
 
 import (
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sort"
@@ -16,30 +18,36 @@ import (
 
 func (c converter) endpoint(path string, ports []types.ServicePortConfig, d *types.DeployConfig) (*swarm.EndpointSpec, error) {
 	e := &swarm.EndpointSpec{Mode: swarm.ResolutionMode(strings.ToLower(d.EndpointMode))}
-	for _, p := range ports {
-		if p.HostIP != "" {
-			return nil, c.checker.errorAt(path+".ports", "%s:%s:%d is not supported: %s", p.HostIP, p.Published, p.Target, c.checker.table.field["services.*.ports[].host_ip"].Note)
+	var wrong error
+	for i, p := range ports {
+		_, long := c.checker.places[fmt.Sprintf("%s.ports[%d].host_ip", path, i)]
+		if p.HostIP != "" && !(c.refused && long) {
+			wrong = errors.Join(wrong, c.checker.errorAt(path+".ports", "%s:%s:%d is not supported: %s", p.HostIP, p.Published, p.Target, c.checker.table.field["services.*.ports[].host_ip"].Note))
 		}
 		port := swarm.PortConfig{Protocol: swarm.PortConfigProtocol(p.Protocol), TargetPort: p.Target, PublishMode: swarm.PortConfigPublishMode(p.Mode)}
 		if p.Published != "" {
 			n, err := strconv.ParseUint(p.Published, 10, 16)
 			if err != nil {
-				return nil, c.checker.errorAt(path+".ports", "published %q is not a port: a range is written in the short form, as in \"8000-8010:8000-8010\"", p.Published)
+				wrong = errors.Join(wrong, c.checker.errorAt(path+".ports", "published %q is not a port: a range is written in the short form, as in \"8000-8010:8000-8010\"", p.Published))
 			}
 			port.PublishedPort = uint32(n)
 		}
 		e.Ports = append(e.Ports, port)
 	}
 	sort.SliceStable(e.Ports, func(i, j int) bool { return e.Ports[i].PublishedPort < e.Ports[j].PublishedPort })
-	return e, nil
+	return e, wrong
 }
 
 // attachments are the networks of a service. On each, its name in the file finds it.
 func (c converter) attachments(path, key string, s types.ServiceConfig) ([]swarm.NetworkAttachmentConfig, error) {
 	var list []swarm.NetworkAttachmentConfig
-	for name, config := range networksOf(s) {
+	var wrong error
+	networks := networksOf(s)
+	for _, name := range slices.Sorted(maps.Keys(networks)) {
+		config := networks[name]
 		if _, described := c.model.Networks[name]; !described && name != "default" {
-			return nil, c.checker.errorAt(path+".networks."+name, "undefined network %q", name)
+			wrong = errors.Join(wrong, c.checker.errorAt(path+".networks."+name, "undefined network %q", name))
+			continue
 		}
 		a := swarm.NetworkAttachmentConfig{Target: c.networkName(name)}
 		if config != nil {
@@ -51,7 +59,7 @@ func (c converter) attachments(path, key string, s types.ServiceConfig) ([]swarm
 		list = append(list, a)
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Target < list[j].Target })
-	return list, nil
+	return list, wrong
 }
 
 // hosts are lines as in /etc/hosts, in the order of the file, or of their names where that has none.

@@ -27,34 +27,47 @@ func one(t testing.TB, text string) ([]string, error) {
 func TestRefused(t *testing.T) {
 	const web = "services:\n  web:\n    image: x\n    "
 	for name, test := range map[string]struct{ file, want string }{
-		"nothing":         {"", "empty compose file"},
-		"not yaml":        {"services: [", "<stdin>: yaml: "},
-		"unknown field":   {web + "imge: y", "<stdin>:4: services.web.imge: there is no such field; is it image?"},
-		"two at once":     {web + "imge: y\n    cpuset: '1'", "<stdin>:4: services.web.imge: there is no such field; is it image?\n<stdin>:5: services.web.cpuset is not supported: not available for services"},
-		"fixed address":   {web + "networks:\n      default:\n        ipv4_address: 10.0.0.2", "<stdin>:6: services.web.networks.default.ipv4_address is not supported: a service has many containers"},
-		"host address":    {web + "ports: ['127.0.0.1:80:80']", "<stdin>:4: services.web.ports: 127.0.0.1:80:80 is not supported: a port is published on every node"},
-		"long host_ip":    {web + "ports: [{target: 80, host_ip: 127.0.0.1}]", "<stdin>:4: services.web.ports[0].host_ip is not supported"},
-		"merged field":    {"x-a: &a\n  cpuset: '1'\nservices:\n  web:\n    <<: *a\n    image: x", "<stdin>:2: services.web.cpuset is not supported"},
-		"no image":        {"services:\n  web:\n    command: x", "<stdin>:2: services.web: there is no image to run"},
-		"network":         {web + "networks: [back]", `services.web.networks.back: undefined network "back"`},
-		"volume":          {web + "volumes: ['data:/d']", `<stdin>:4: services.web.volumes[0]: undefined volume "data"`},
-		"secret":          {web + "secrets: [a]", `<stdin>:4: services.web.secrets: undefined secret "a"`},
-		"two mounts":      {web + "volumes: [/a]\n    tmpfs: /a", "<stdin>:5: services.web.tmpfs[0]: there is another mount at /a"},
-		"type":            {web + "deploy: {replicas: many}", `<stdin>:4: services.web.deploy.replicas: "many" is not a number of this kind`},
-		"no boolean":      {web + "read_only: ${X:-maybe}", `<stdin>:4: services.web.read_only: "maybe" is neither true nor false`},
-		"no duration":     {web + "healthcheck: {interval: soon}", `<stdin>:4: 'services.web.healthcheck.interval' time: invalid duration "soon"`},
-		"indentation":     {web + "command: x\n   bad: y", "<stdin>: yaml: while parsing a block mapping at line 2, column 3: line 5, column 4: did not find expected key"},
-		"mode":            {web + "deploy: {mode: global, replicas: 2}", "<stdin>:4: services.web.deploy.replicas: replicas can only be used with replicated"},
-		"schema":          {web + "deploy: {update_config: {order: sideways}}", "<stdin>:4: "},
-		"circle":          {web + "depends_on: [b]\n  b:\n    image: x\n    depends_on: [web]", "services depend on each other in a circle: b > web > b"},
-		"never completes": {web + "depends_on: {b: {condition: service_completed_successfully}}\n  b: {image: x}", `<stdin>:4: services.web.depends_on.b: service "b" never completes`},
-		"required":        {web + "command: ${MUST:?say it}", "say it"},
-		"no file":         {web + "secrets: [a]\nsecrets: {a: {file: ./none}}", "<stdin>:5: secrets.a.file: open "},
-		"circular anchor": {"a: &a [*a]", ""},
-		"bomb":            {bomb(), "more than 200000 entries once its aliases are followed"},
-		"deep":            {strings.Repeat("[", 5000), ""},
-		"nested":          {strings.Repeat("[", 500) + strings.Repeat("]", 500), "nested more than 200 deep"},
-		"large":           {"#" + strings.Repeat("x", maxFile), "is larger than 4 MiB"},
+		"nothing":       {"", "empty compose file"},
+		"not yaml":      {"services: [", "<stdin>: yaml: "},
+		"unknown field": {web + "imge: y", "<stdin>:4: services.web.imge: there is no such field; is it image?"},
+		"two at once":   {web + "imge: y\n    cpuset: '1'", "<stdin>:4: services.web.imge: there is no such field; is it image?\n<stdin>:5: services.web.cpuset is not supported: not available for services"},
+		"all at once": {web + "cpuset: '1'\n    secrets: [a, b]\n    volumes: ['data:/d', 'more:/m']\n    deploy: {mode: global, replicas: 2}\n    ports: [{target: 80, host_ip: 127.0.0.1}]\n  b:\n    command: x\n" +
+			"    depends_on: [c, d]\nsecrets: {s: {file: ./none}}\n", `<stdin>:4: services.web.cpuset is not supported: not available for services
+<stdin>:8: services.web.ports[0].host_ip is not supported: a port is published on every node; without the address it would be open to the world
+<stdin>:9: services.b: there is no image to run
+<stdin>:11: services.b.depends_on: it depends on the service "c", which is not deployed
+<stdin>:11: services.b.depends_on: it depends on the service "d", which is not deployed
+<stdin>:7: services.web.deploy.replicas: replicas can only be used with replicated or replicated-job mode
+<stdin>:6: services.web.volumes[0]: undefined volume "data"
+<stdin>:6: services.web.volumes[1]: undefined volume "more"
+<stdin>:5: services.web.secrets: undefined secret "a"
+<stdin>:5: services.web.secrets: undefined secret "b"
+<stdin>:12: secrets.s.file: open `},
+		"refused and ill-typed": {web + "cpuset: '1'\n    deploy: {replicas: many}", "<stdin>:4: services.web.cpuset is not supported: not available for services\n<stdin>:5: services.web.deploy.replicas: \"many\" is not a number of this kind"},
+		"fixed address":         {web + "networks:\n      default:\n        ipv4_address: 10.0.0.2", "<stdin>:6: services.web.networks.default.ipv4_address is not supported: a service has many containers"},
+		"host address":          {web + "ports: ['127.0.0.1:80:80']", "<stdin>:4: services.web.ports: 127.0.0.1:80:80 is not supported: a port is published on every node"},
+		"long host_ip":          {web + "ports: [{target: 80, host_ip: 127.0.0.1}]", "<stdin>:4: services.web.ports[0].host_ip is not supported"},
+		"merged field":          {"x-a: &a\n  cpuset: '1'\nservices:\n  web:\n    <<: *a\n    image: x", "<stdin>:2: services.web.cpuset is not supported"},
+		"no image":              {"services:\n  web:\n    command: x", "<stdin>:2: services.web: there is no image to run"},
+		"network":               {web + "networks: [back]", `services.web.networks.back: undefined network "back"`},
+		"volume":                {web + "volumes: ['data:/d']", `<stdin>:4: services.web.volumes[0]: undefined volume "data"`},
+		"secret":                {web + "secrets: [a]", `<stdin>:4: services.web.secrets: undefined secret "a"`},
+		"two mounts":            {web + "volumes: [/a]\n    tmpfs: /a", "<stdin>:5: services.web.tmpfs[0]: there is another mount at /a"},
+		"type":                  {web + "deploy: {replicas: many}", `<stdin>:4: services.web.deploy.replicas: "many" is not a number of this kind`},
+		"no boolean":            {web + "read_only: ${X:-maybe}", `<stdin>:4: services.web.read_only: "maybe" is neither true nor false`},
+		"no duration":           {web + "healthcheck: {interval: soon}", `<stdin>:4: 'services.web.healthcheck.interval' time: invalid duration "soon"`},
+		"indentation":           {web + "command: x\n   bad: y", "<stdin>: yaml: while parsing a block mapping at line 2, column 3: line 5, column 4: did not find expected key"},
+		"mode":                  {web + "deploy: {mode: global, replicas: 2}", "<stdin>:4: services.web.deploy.replicas: replicas can only be used with replicated"},
+		"schema":                {web + "deploy: {update_config: {order: sideways}}", "<stdin>:4: "},
+		"circle":                {web + "depends_on: [b]\n  b:\n    image: x\n    depends_on: [web]", "services depend on each other in a circle: b > web > b"},
+		"never completes":       {web + "depends_on: {b: {condition: service_completed_successfully}}\n  b: {image: x}", `<stdin>:4: services.web.depends_on.b: service "b" never completes`},
+		"required":              {web + "command: ${MUST:?say it}", "say it"},
+		"no file":               {web + "secrets: [a]\nsecrets: {a: {file: ./none}}", "<stdin>:5: secrets.a.file: open "},
+		"circular anchor":       {"a: &a [*a]", ""},
+		"bomb":                  {bomb(), "more than 200000 entries once its aliases are followed"},
+		"deep":                  {strings.Repeat("[", 5000), ""},
+		"nested":                {strings.Repeat("[", 500) + strings.Repeat("]", 500), "nested more than 200 deep"},
+		"large":                 {"#" + strings.Repeat("x", maxFile), "is larger than 4 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := one(t, test.file)

@@ -2,6 +2,7 @@ package compose
 
 import (
 	"cmp"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -20,13 +21,12 @@ import (
 func (c converter) service(key string, s types.ServiceConfig) (Service, error) {
 	path := "services." + key
 	out := Service{Key: key}
+	var wrong []error
 	if s.Image == "" {
-		return out, c.checker.errorAt(path, "there is no image to run")
+		wrong = append(wrong, c.checker.errorAt(path, "there is no image to run"))
 	}
 	env, err := c.serviceEnv(key, s)
-	if err != nil {
-		return out, err
-	}
+	wrong = append(wrong, err)
 	deploy := s.Deploy
 	if deploy == nil {
 		deploy = &types.DeployConfig{}
@@ -77,11 +77,9 @@ func (c converter) service(key string, s types.ServiceConfig) (Service, error) {
 		func() (err error) { task.Networks, err = c.attachments(path, key, s); return err },
 		func() (err error) { out.After, err = c.dependencies(path, s.DependsOn); return err },
 	} {
-		if err := part(); err != nil {
-			return out, err
-		}
+		wrong = append(wrong, part())
 	}
-	return out, nil
+	return out, errors.Join(wrong...)
 }
 
 // settings are labels for what specs have no words for. What the file says of one itself stays.

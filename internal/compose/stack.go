@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -92,17 +93,16 @@ type converter struct {
 	stack string
 }
 
-// Stack is what the project asks for under a name.
+// Stack is what the project asks for under a name. All that is wrong is told at
+// once, a line each: a file is mended in one go.
 func (p *Project) Stack(name string) (*Stack, error) {
 	c := converter{p, name}
 	out := &Stack{Name: name}
-	var err error
+	var wrong []error
 	used := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(p.model.Services)) {
 		service, err := c.service(key, p.model.Services[key])
-		if err != nil {
-			return nil, err
-		}
+		wrong = append(wrong, err)
 		out.Services = append(out.Services, service)
 		for network := range networksOf(p.model.Services[key]) {
 			used[network] = true
@@ -111,15 +111,15 @@ func (p *Project) Stack(name string) (*Stack, error) {
 	if len(out.Services) == 0 {
 		return nil, fmt.Errorf("no service to deploy")
 	}
-	if _, err := out.Order(); err != nil {
-		return nil, err
-	}
+	_, circle := out.Order()
 	out.Networks, out.External = c.networks(used)
-	if out.Secrets, err = c.secrets(); err != nil {
+	var noSecrets, noConfigs error
+	out.Secrets, noSecrets = c.secrets()
+	out.Configs, noConfigs = c.configs()
+	if err := errors.Join(append(wrong, circle, noSecrets, noConfigs)...); err != nil {
 		return nil, err
 	}
-	out.Configs, err = c.configs()
-	return out, err
+	return out, nil
 }
 
 // Order is an order in which every service comes after those that it depends on, and otherwise by name.
@@ -225,7 +225,7 @@ func networksOf(s types.ServiceConfig) map[string]*types.ServiceNetworkConfig {
 	return s.Networks
 }
 
-func (c converter) secrets() (list []swarm.SecretSpec, err error) {
+func (c converter) secrets() (list []swarm.SecretSpec, wrong error) {
 	for _, key := range slices.Sorted(maps.Keys(c.model.Secrets)) {
 		object := types.FileObjectConfig(c.model.Secrets[key])
 		if object.External {
@@ -237,15 +237,17 @@ func (c converter) secrets() (list []swarm.SecretSpec, err error) {
 		}
 		if object.Driver != "" {
 			spec.Driver = &swarm.Driver{Name: object.Driver, Options: object.DriverOpts}
-		} else if spec.Data, err = c.data("secrets."+key, object); err != nil {
-			return nil, err
+		} else {
+			var err error
+			spec.Data, err = c.data("secrets."+key, object)
+			wrong = errors.Join(wrong, err)
 		}
 		list = append(list, spec)
 	}
-	return list, nil
+	return list, wrong
 }
 
-func (c converter) configs() (list []swarm.ConfigSpec, err error) {
+func (c converter) configs() (list []swarm.ConfigSpec, wrong error) {
 	for _, key := range slices.Sorted(maps.Keys(c.model.Configs)) {
 		object := types.FileObjectConfig(c.model.Configs[key])
 		if object.External {
@@ -255,12 +257,12 @@ func (c converter) configs() (list []swarm.ConfigSpec, err error) {
 			Annotations: swarm.Annotations{Name: c.objectName(key, object), Labels: labelled(c.stack, object.Labels)},
 			Templating:  templating(object),
 		}
-		if spec.Data, err = c.data("configs."+key, object); err != nil {
-			return nil, err
-		}
+		var err error
+		spec.Data, err = c.data("configs."+key, object)
+		wrong = errors.Join(wrong, err)
 		list = append(list, spec)
 	}
-	return list, nil
+	return list, wrong
 }
 
 func templating(o types.FileObjectConfig) *swarm.Driver {

@@ -65,7 +65,7 @@ func TestBootstrapRequest(t *testing.T) {
 		{"subnet size", func(r *swarm.InitRequest) { r.SubnetSize = 31 }, errdefs.IsInvalidArgument, "invalid subnet size 31"},
 		{"data path port", func(r *swarm.InitRequest) { r.DataPathPort = 80 }, errdefs.IsInvalidArgument, "data path port 80"},
 		{"availability", func(r *swarm.InitRequest) { r.Availability = "off" }, errdefs.IsInvalidArgument, `invalid Availability: "off"`},
-		{"certificates", func(r *swarm.InitRequest) { r.Spec.CAConfig.NodeCertExpiry = time.Minute }, errdefs.IsInvalidArgument, "minimum certificate expiry time"},
+		{"certificates", func(r *swarm.InitRequest) { r.Spec.CAConfig.NodeCertExpiry = time.Minute }, errdefs.IsInvalidArgument, "minimum certificate expiry time is: 1h0m0s: --cert-expiry 1m0s is shorter"},
 		{"external CA", func(r *swarm.InitRequest) { r.Spec.CAConfig.ExternalCAs = []*swarm.ExternalCA{nil} }, errdefs.IsNotImplemented, "external certificate authorities"},
 		{"log driver", func(r *swarm.InitRequest) { r.Spec.TaskDefaults.LogDriver = &swarm.Driver{} }, errdefs.IsNotImplemented, "default log driver"},
 	} {

@@ -123,13 +123,13 @@ func validateCluster(s *swarm.Spec) error {
 	certs := s.CAConfig
 	switch {
 	case s.Name != clusterName:
-		return invalid(`swarm spec must be named "default"`)
+		return invalid(`swarm spec must be named "default", not %q`, s.Name)
 	case certs.NodeCertExpiry != 0 && certs.NodeCertExpiry < minCertExpiry:
-		return invalid("minimum certificate expiry time is: %s", minCertExpiry)
+		return invalid("minimum certificate expiry time is: %s: --cert-expiry %s is shorter", minCertExpiry, certs.NodeCertExpiry)
 	case s.Dispatcher.HeartbeatPeriod < 0:
-		return invalid("heartbeat time period cannot be a negative duration")
+		return invalid("heartbeat time period cannot be a negative duration: %s (--dispatcher-heartbeat)", s.Dispatcher.HeartbeatPeriod)
 	case s.Dispatcher.HeartbeatPeriod < minHeartbeat:
-		return invalid("minimum heartbeat time period is: %s", minHeartbeat)
+		return invalid("minimum heartbeat time period is: %s: --dispatcher-heartbeat %s is shorter", minHeartbeat, s.Dispatcher.HeartbeatPeriod)
 	case s.Raft.ElectionTick != electionTick || s.Raft.HeartbeatTick != heartbeatTick:
 		return invalid("raft ticks are fixed in shoal: ElectionTick %d, HeartbeatTick %d", electionTick, heartbeatTick)
 	case len(certs.ExternalCAs) > 0:

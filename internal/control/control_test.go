@@ -388,8 +388,8 @@ func TestNodes(t *testing.T) {
 	version := n.Version.Index
 	demoted := swarm.NodeSpec{Role: swarm.NodeRoleWorker, Availability: swarm.NodeAvailabilityActive}
 	wantError(t, w.UpdateNode(ctx, "n1", version, demoted), errdefs.IsInvalidArgument, "attempting to demote the last manager of the swarm")
-	wantError(t, w.UpdateNode(ctx, "n1", version, swarm.NodeSpec{Role: "boss"}), errdefs.IsInvalidArgument, `invalid Role: "boss"`)
-	wantError(t, w.UpdateNode(ctx, "n1", version, swarm.NodeSpec{Availability: "maybe"}), errdefs.IsInvalidArgument, `invalid Availability: "maybe"`)
+	wantError(t, w.UpdateNode(ctx, "n1", version, swarm.NodeSpec{Role: "boss"}), errdefs.IsInvalidArgument, `invalid Role: "boss": --role must be worker or manager`)
+	wantError(t, w.UpdateNode(ctx, "n1", version, swarm.NodeSpec{Availability: "maybe"}), errdefs.IsInvalidArgument, `invalid Availability: "maybe": --availability must be active, pause or drain`)
 	drained := swarm.NodeSpec{Annotations: swarm.Annotations{Labels: map[string]string{"zone": "a"}}, Role: swarm.NodeRoleManager, Availability: swarm.NodeAvailabilityDrain}
 	if err := w.UpdateNode(ctx, "n1", version, drained); err != nil {
 		t.Fatal(err)
@@ -404,7 +404,7 @@ func TestNodes(t *testing.T) {
 		Spec: swarm.NodeSpec{Role: swarm.NodeRoleWorker}, Status: swarm.NodeStatus{State: swarm.NodeStateReady},
 	}
 	w.put(worker)
-	wantError(t, w.RemoveNode(ctx, "n2", false), errdefs.IsFailedPrecondition, "node node2 is not down and can't be removed")
+	wantError(t, w.RemoveNode(ctx, "n2", false), errdefs.IsFailedPrecondition, "node node2 is not down and can't be removed: run 'shoal swarm leave' on n2, or stop its daemon")
 	for filter, want := range map[string]int{
 		"": 2, "role=worker": 1, "role=manager": 1, "name=n": 2, "name=n2": 1, "id=node1": 1,
 		"node.label=zone=a": 1, "node.label=zone": 1, "node.label=zone=b": 0, "membership=accepted": 2, "membership=pending": 0, "label=x": 0,
@@ -508,7 +508,7 @@ func TestTasks(t *testing.T) {
 	_, err := w.Tasks(args("service=nosuch"))
 	wantError(t, err, errdefs.IsNotFound, "service nosuch not found")
 	_, err = w.Tasks(args("desired-state=fine"))
-	wantError(t, err, errdefs.IsInvalidArgument, "Invalid desired-state filter: 'fine'")
+	wantError(t, err, errdefs.IsInvalidArgument, "Invalid desired-state filter: 'fine': must be a task's state")
 	if got, err := w.Task("web.1.task1"); err != nil || got.ID != "task1" {
 		t.Errorf("by name: %v, %v", got.ID, err)
 	}

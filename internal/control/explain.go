@@ -37,13 +37,16 @@ func (c *Control) Explain(ref string) (api.Explanation, error) {
 }
 
 func explainService(v *store.View, s *api.Service) (api.Explanation, error) {
-	e := api.Explanation{Name: s.Spec.Name, Notes: serviceNotes(s)}
+	e := api.Explanation{Name: s.Spec.Name, Notes: append(serviceNotes(s), placementNotes(v, s)...)}
 	var waiting []*api.Task
 	for t := range v.Tasks.By(store.ByService, s.ID) {
 		switch {
 		case !scheduler.Wanted(t) || t.Status.State == swarm.TaskStateComplete && t.Iteration != nil:
 		case t.Status.State == swarm.TaskStateRunning:
 			e.Running++
+			if t.Revision != s.Revision {
+				e.Outdated++
+			}
 		default:
 			waiting = append(waiting, t)
 		}
@@ -80,9 +83,30 @@ func serviceNotes(s *api.Service) (notes []string) {
 		notes = append(notes, fmt.Sprintf("the service is stopped: 'shoal service start %s' starts it", s.Spec.Name))
 	}
 	if st := s.UpdateStatus; st != nil && st.State != swarm.UpdateStateCompleted && st.State != swarm.UpdateStateRollbackCompleted {
-		notes = append(notes, fmt.Sprintf("%s: %s", strings.ReplaceAll(string(st.State), "_", " "), st.Message))
+		note := fmt.Sprintf("%s: %s", strings.ReplaceAll(string(st.State), "_", " "), st.Message)
+		switch st.State {
+		case swarm.UpdateStatePaused:
+			note += fmt.Sprintf("; go on with 'shoal service update %[1]s', or back with 'shoal service rollback %[1]s'", s.Spec.Name)
+		case swarm.UpdateStateRollbackPaused:
+			note += fmt.Sprintf("; go on with 'shoal service update %s'", s.Spec.Name)
+		}
+		notes = append(notes, note)
 	}
 	return notes
+}
+
+// placementNotes tells of tasks that are where they would not be put now. A service
+// that was rolled back, or whose nodes came back, is often that lopsided.
+func placementNotes(v *store.View, s *api.Service) []string {
+	n := len(service.Balance(v, []*api.Service{s}))
+	if n == 0 {
+		return nil
+	}
+	tasks := "tasks"
+	if n == 1 {
+		tasks = "task"
+	}
+	return []string{fmt.Sprintf("%d %s would be on other nodes if placed now: what runs is never moved by itself, 'shoal rebalance %s' moves it", n, tasks, s.Spec.Name)}
 }
 
 func taskReason(v *store.View, t *api.Task) api.TaskReason {

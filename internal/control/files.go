@@ -141,11 +141,11 @@ func deleteFile(tx *store.Tx, f *api.File) error {
 func validateFile(kind api.Kind, spec *swarm.ConfigSpec) error {
 	switch most := maxData[kind]; {
 	case spec.Name == "":
-		return invalid("name must be provided")
+		return invalid("name must be provided: the %s has none", kind)
 	case len(spec.Name) > maxFileName || !fileName.MatchString(spec.Name):
-		return invalid("invalid name, only %d [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]", maxFileName)
+		return invalid("invalid name, only %d [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]: %s %q", maxFileName, kind, spec.Name)
 	case len(spec.Data) == 0 || len(spec.Data) >= most:
-		return invalid("%s data must be larger than 0 and less than %d bytes", kind, most)
+		return invalid("%s data must be larger than 0 and less than %d bytes: %s has %d", kind, most, spec.Name, len(spec.Data))
 	}
 	if err := validateFileLabels(spec.Labels); err != nil {
 		return err

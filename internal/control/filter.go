@@ -1,9 +1,12 @@
 package control
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/docker/docker/api/types/filters"
+
+	"shoal/internal/api"
 )
 
 // accept refuses filters that a list does not know.
@@ -14,7 +17,8 @@ func accept(f filters.Args, known ...string) error {
 	}
 	for _, k := range f.Keys() {
 		if !ok[k] {
-			return invalid("invalid filter '%s'", k)
+			shown := slices.DeleteFunc(slices.Sorted(slices.Values(known)), func(k string) bool { return strings.HasPrefix(k, "_") }) // those are between programs
+			return invalid("invalid filter '%s': it can be %s", k, api.Either(shown...))
 		}
 	}
 	return nil

@@ -27,7 +27,12 @@ func (c *Control) Attach(ctx context.Context, nodeID, networkID string, wanted n
 		if !n.Spec.Attachable {
 			return NotAttachable(n.Spec.Name)
 		}
-		if node, ok := tx.Nodes.Get(nodeID); n.Encrypted() && ok && !node.WireGuard.Works() {
+		node, ok := tx.Nodes.Get(nodeID)
+		if ok && node.Networkless != "" {
+			return errdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf(
+				"node %s can attach nothing to network %s: %s", node.Description.Hostname, n.Spec.Name, node.Networkless))
+		}
+		if n.Encrypted() && ok && !node.WireGuard.Works() {
 			return errdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf(
 				"network %s is encrypted, and node %s can not encrypt: %s", n.Spec.Name, node.Description.Hostname, node.WireGuard.WhyNot()))
 		}

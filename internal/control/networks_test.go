@@ -132,7 +132,7 @@ func TestRefusedNetworks(t *testing.T) {
 		"network with name there already exists":                   overlay("there"),
 		"none is a pre-defined network":                            overlay("none"),
 		"network name cannot be empty":                             overlay(""),
-		"name must be valid as a DNS name component":               overlay("a b"),
+		`name must be valid as a DNS name component: "a b" is not`: overlay("a b"),
 		"name must be 63 characters or fewer":                      overlay(strings.Repeat("a", 64)),
 		"driver bridge":                                            overlay("x", func(r *network.CreateRequest) { r.Driver, r.Scope = "bridge", "swarm" }),
 		"configuration only":                                       overlay("x", func(r *network.CreateRequest) { r.ConfigOnly = true }),
@@ -227,6 +227,19 @@ func TestGuestOfAnEncryptedNetwork(t *testing.T) {
 	w.put(func() api.Object { c := api.Clone(node); c.WireGuard = api.WireGuard{Error: "no IPv6"}; return c }())
 	if _, err := w.Attach(t.Context(), node.ID, n.ID, netip.Addr{}); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "no IPv6") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestGuestWithoutNetworks is refused where its node can have none.
+func TestGuestWithoutNetworks(t *testing.T) {
+	w := newWorld(t)
+	n := w.network(overlay("open", func(r *network.CreateRequest) { r.Attachable = true }))
+	for node := range w.View().Nodes.All() {
+		w.put(func() api.Object { c := api.Clone(node); c.Networkless = "no CAP_NET_ADMIN"; return c }())
+		if _, err := w.Attach(t.Context(), node.ID, n.ID, netip.Addr{}); !errdefs.IsFailedPrecondition(err) ||
+			!strings.Contains(err.Error(), "can attach nothing to network open: no CAP_NET_ADMIN") {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 

@@ -41,19 +41,19 @@ func networkSpec(req network.CreateRequest) (swarm.NetworkSpec, error) {
 	case req.Name == "":
 		return none, invalid("network name cannot be empty")
 	case !serviceName.MatchString(req.Name):
-		return none, invalid("name must be valid as a DNS name component")
+		return none, badName(req.Name)
 	case len(req.Name) > maxNameLen:
-		return none, invalid("name must be %d characters or fewer", maxNameLen)
+		return none, longName(req.Name)
 	case cmp.Or(req.Driver, overlayDriver) != overlayDriver:
 		return none, unsupported("networks of the cluster with driver %s are", req.Driver)
 	case !oneOf(req.Scope, "", scopeSwarm, "global"):
 		return none, invalid("invalid scope %q: overlay networks have scope %s", req.Scope, scopeSwarm)
 	case req.ConfigOnly:
-		return none, invalid("a configuration only network can not be an overlay network")
+		return none, invalid("a configuration only network can not be an overlay network: leave --config-only out")
 	case req.ConfigFrom != nil && req.ConfigFrom.Network != "":
 		return none, unsupported("overlay networks with the configuration of another network are")
 	case req.EnableIPv4 != nil && !*req.EnableIPv4:
-		return none, invalid("IPv4 cannot be disabled in a Swarm scoped network")
+		return none, invalid("IPv4 cannot be disabled in a Swarm scoped network: leave --ipv4=false out")
 	case req.EnableIPv6 != nil && *req.EnableIPv6:
 		return none, unsupported("overlay networks with IPv6 are")
 	case req.Ingress && req.Attachable:
@@ -61,7 +61,7 @@ func networkSpec(req network.CreateRequest) (swarm.NetworkSpec, error) {
 	case req.Ingress && req.Internal:
 		return none, invalid("ingress network cannot be internal: published ports lead through it")
 	case !oneOf(ipam.Driver, "", defaultIPAM):
-		return none, unsupported("IPAM driver %s for overlay networks is", ipam.Driver)
+		return none, unsupported("IPAM driver %s for overlay networks (only "+defaultIPAM+") is", ipam.Driver)
 	case len(ipam.Options) > 0:
 		return none, unsupported("IPAM option %s is", first(ipam.Options))
 	}
@@ -125,7 +125,7 @@ func wantedSubnets(in *network.IPAM) ([]api.Subnet, error) {
 		case !s.Prefix.Addr().Is4():
 			return nil, unsupported("subnet %s: overlay networks with IPv6 are", c.Subnet)
 		case s.Prefix.Bits() > maxUserSubnet:
-			return nil, invalid("subnet %s is too small: at most /%d", c.Subnet, maxUserSubnet)
+			return nil, invalid("subnet %s is too small: at most /%d, which has a gateway and one address", c.Subnet, maxUserSubnet)
 		}
 		for _, o := range all {
 			if o.Prefix.Overlaps(s.Prefix) {

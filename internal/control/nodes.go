@@ -1,7 +1,9 @@
 package control
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -20,12 +22,12 @@ func (c *Control) Nodes(f filters.Args) ([]swarm.Node, error) {
 	}
 	for _, r := range f.Get("role") {
 		if r != "" && !oneOf(strings.ToLower(r), "worker", "manager") {
-			return nil, invalid("Invalid role filter: '%s'", r)
+			return nil, invalid("Invalid role filter: '%s': must be worker or manager", r)
 		}
 	}
 	for _, m := range f.Get("membership") {
 		if m != "" && !oneOf(strings.ToLower(m), "accepted", "pending") {
-			return nil, invalid("Invalid membership filter: '%s'", m)
+			return nil, invalid("Invalid membership filter: '%s': must be accepted or pending", m)
 		}
 	}
 	nodes := []swarm.Node{}
@@ -56,7 +58,7 @@ func (c *Control) UpdateNode(ctx context.Context, ref string, version uint64, sp
 		spec.Role = swarm.NodeRoleWorker
 	}
 	if !oneOf(spec.Role, swarm.NodeRoleWorker, swarm.NodeRoleManager) {
-		return invalid("invalid Role: %q", spec.Role)
+		return invalid("invalid Role: %q: --role must be worker or manager", spec.Role)
 	}
 	if err := normalizeAvailability(&spec.Availability); err != nil {
 		return err
@@ -99,7 +101,7 @@ func (c *Control) checkDemote(tx *store.Tx, n *api.Node) error {
 		}
 	}
 	if rest.Managers == 0 {
-		return invalid("attempting to demote the last manager of the swarm")
+		return invalid("attempting to demote the last manager of the swarm: node %s; promote another node first: shoal node promote NODE", cmp.Or(n.Description.Hostname, n.ID))
 	}
 	if !rest.Works() {
 		return errdefs.ErrFailedPrecondition.WithMessage("can't remove member from the raft: this would result in a loss of quorum: " + rest.Says())
@@ -117,11 +119,12 @@ func (c *Control) RemoveNode(ctx context.Context, ref string, force bool) error 
 			return err
 		}
 		if n.Spec.Role == swarm.NodeRoleManager || n.Role == swarm.NodeRoleManager {
-			return errdefs.ErrFailedPrecondition.WithMessage("node " + n.ID +
-				" is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal")
+			return errdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf(
+				"node %s is a cluster manager and is a member of the raft cluster. It must be demoted to worker before removal: shoal node demote %s", n.ID, cmp.Or(n.Description.Hostname, n.ID)))
 		}
 		if !force && n.Status.State != swarm.NodeStateDown {
-			return errdefs.ErrFailedPrecondition.WithMessage("node " + n.ID + " is not down and can't be removed")
+			return errdefs.ErrFailedPrecondition.WithMessage(fmt.Sprintf(
+				"node %s is not down and can't be removed: run 'shoal swarm leave' on %s, or stop its daemon, and try again once it is DOWN; --force removes it as it is, and replaces its tasks", n.ID, cmp.Or(n.Description.Hostname, n.ID)))
 		}
 		return tx.Delete(api.KindNode, n.ID)
 	})
@@ -157,7 +160,7 @@ func normalizeAvailability(a *swarm.NodeAvailability) error {
 		*a = swarm.NodeAvailabilityActive
 	}
 	if !oneOf(*a, swarm.NodeAvailabilityActive, swarm.NodeAvailabilityPause, swarm.NodeAvailabilityDrain) {
-		return invalid("invalid Availability: %q", *a)
+		return invalid("invalid Availability: %q: --availability must be active, pause or drain", *a)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -23,7 +24,7 @@ const rechoose = 8
 
 func validateEndpoint(e *swarm.EndpointSpec) error {
 	if !oneOf(e.Mode, swarm.ResolutionModeVIP, swarm.ResolutionModeDNSRR) {
-		return invalid("invalid resolution mode: %q", e.Mode)
+		return invalid("invalid resolution mode: %q: --endpoint-mode must be vip or dnsrr", e.Mode)
 	}
 	type key struct {
 		protocol swarm.PortConfigProtocol
@@ -33,23 +34,31 @@ func validateEndpoint(e *swarm.EndpointSpec) error {
 	for _, p := range e.Ports {
 		switch {
 		case !oneOf(p.Protocol, swarm.PortConfigProtocolTCP, swarm.PortConfigProtocolUDP, swarm.PortConfigProtocolSCTP):
-			return invalid("EndpointSpec: invalid protocol %q", p.Protocol)
+			return invalid("EndpointSpec: invalid protocol %q of %s: must be tcp, udp or sctp", p.Protocol, portName(p))
 		case !oneOf(p.PublishMode, swarm.PortConfigPublishModeIngress, swarm.PortConfigPublishModeHost):
-			return invalid("EndpointSpec: invalid publish mode %q", p.PublishMode)
+			return invalid("EndpointSpec: invalid publish mode %q of %s: must be ingress or host", p.PublishMode, portName(p))
 		case p.TargetPort < 1 || p.TargetPort > 65535:
 			return invalid("EndpointSpec: invalid target port %d: must be between 1 and 65535", p.TargetPort)
 		case p.PublishedPort > 65535:
 			return invalid("EndpointSpec: invalid published port %d: must be between 1 and 65535", p.PublishedPort)
 		case e.Mode == swarm.ResolutionModeDNSRR && p.PublishMode == swarm.PortConfigPublishModeIngress:
-			return invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode")
+			return invalid("EndpointSpec: port published with ingress mode can't be used with dnsrr mode: publish %s with mode=host, or use --endpoint-mode vip", portName(p))
 		case p.PublishedPort == 0:
 			continue
 		case seen[key{p.Protocol, p.PublishedPort}]:
-			return invalid("EndpointSpec: duplicate published ports provided")
+			return invalid("EndpointSpec: duplicate published ports provided: %d/%s twice", p.PublishedPort, p.Protocol)
 		}
 		seen[key{p.Protocol, p.PublishedPort}] = true
 	}
 	return nil
+}
+
+// portName names a port as one publishes it.
+func portName(p swarm.PortConfig) string {
+	if p.PublishedPort == 0 {
+		return fmt.Sprintf("port %d/%s", p.TargetPort, p.Protocol)
+	}
+	return fmt.Sprintf("port %d:%d/%s", p.PublishedPort, p.TargetPort, p.Protocol)
 }
 
 // hostPortsLead refuses ports in host mode by which nobody would be reached. The

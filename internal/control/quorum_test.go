@@ -29,7 +29,7 @@ func TestDemoteKeepsQuorum(t *testing.T) {
 		demote         string // node1 is reachable; the highest numbers are lost
 		refused        []string
 	}{
-		{managers: 1, demote: "node1", refused: []string{"attempting to demote the last manager of the swarm"}},
+		{managers: 1, demote: "node1", refused: []string{"attempting to demote the last manager of the swarm: node n1; promote another node first"}},
 		{managers: 2, demote: "node1"},
 		{managers: 2, demote: "node2"},
 		{managers: 2, lost: 1, demote: "node1", refused: []string{"loss of quorum", "the one other manager can not be reached", forSplit}},
@@ -111,7 +111,7 @@ func TestDemotedOneByOne(t *testing.T) {
 	}
 	wantError(t, demote("node2"), errdefs.IsFailedPrecondition, "of the 2 other managers 1 can be reached and 2 are needed")
 	// Until raft has let go of a manager it can not be removed either.
-	wantError(t, w.RemoveNode(t.Context(), "node4", true), errdefs.IsFailedPrecondition, "It must be demoted to worker before removal")
+	wantError(t, w.RemoveNode(t.Context(), "node4", true), errdefs.IsFailedPrecondition, "It must be demoted to worker before removal: shoal node demote node4")
 	if err := demote("node3"); err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,7 @@ func (c *Control) Tasks(f filters.Args) ([]swarm.Task, error) {
 	}
 	for _, s := range f.Get("desired-state") {
 		if s != "" && !isTaskState(s) {
-			return nil, invalid("Invalid desired-state filter: '%s'", s)
+			return nil, invalid("Invalid desired-state filter: '%s': must be a task's state, such as running or shutdown", s)
 		}
 	}
 	v := c.View()

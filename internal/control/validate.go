@@ -2,6 +2,7 @@ package control
 
 import (
 	"encoding/json"
+	"fmt"
 	"path"
 	"regexp"
 	"slices"
@@ -52,11 +53,21 @@ func validateSpec(s *swarm.ServiceSpec) error {
 func validateName(s *swarm.ServiceSpec) error {
 	switch {
 	case !serviceName.MatchString(s.Name):
-		return invalid("name must be valid as a DNS name component")
+		return badName(s.Name)
 	case len(s.Name) > maxNameLen:
-		return invalid("name must be %d characters or fewer", maxNameLen)
+		return longName(s.Name)
 	}
 	return nil
+}
+
+// badName and longName begin with Swarm's words, as do most refusals here, for
+// there are clients that know these. What was wrong, and what is right, follows.
+func badName(name string) error {
+	return invalid("name must be valid as a DNS name component: %q is not: use letters and digits, with - or _ between them", name)
+}
+
+func longName(name string) error {
+	return invalid("name must be %d characters or fewer: %q has %d", maxNameLen, name, len(name))
 }
 
 func validateSettings(s *swarm.ServiceSpec) error {
@@ -79,13 +90,13 @@ func publishesTCP(e *swarm.EndpointSpec) bool {
 func validateMode(s *swarm.ServiceSpec) error {
 	switch modes := modeNames(s.Mode); {
 	case len(modes) > 1:
-		return invalid("must specify only one service mode")
+		return invalid("must specify only one service mode, not %s", strings.Join(modes, " and "))
 	case api.Job(s.Mode) && s.UpdateConfig != nil:
-		return invalid("Jobs may not have an update config")
+		return invalid("Jobs may not have an update config: leave the --update-* flags (update_config) out of a %s", modes[0])
 	case api.Job(s.Mode) && s.RollbackConfig != nil:
-		return invalid("Jobs may not have a rollback config")
+		return invalid("Jobs may not have a rollback config: leave the --rollback-* flags (rollback_config) out of a %s", modes[0])
 	case api.Global(s.Mode) && s.TaskTemplate.Placement != nil && s.TaskTemplate.Placement.MaxReplicas > 0:
-		return invalid("replicas-max-per-node can only be used with replicated or replicated-job mode")
+		return invalid("replicas-max-per-node can only be used with replicated or replicated-job mode, and this service is %s: leave the %d out", modes[0], s.TaskTemplate.Placement.MaxReplicas)
 	}
 	if err := validateCounts(s); err != nil {
 		return err
@@ -174,30 +185,41 @@ func validateResources(r *swarm.ResourceRequirements) error {
 		return nil
 	}
 	if l := r.Limits; l != nil {
-		if err := validateAmounts(l.NanoCPUs, l.MemoryBytes); err != nil {
+		if err := validateAmounts("limit", l.NanoCPUs, l.MemoryBytes); err != nil {
 			return err
 		}
 		if l.Pids < 0 {
-			return invalid("invalid pids limit %d: Must not be negative", l.Pids)
+			return invalid("invalid pids limit %d: Must not be negative (--limit-pids; 0 is no limit)", l.Pids)
 		}
 	}
 	if res := r.Reservations; res != nil {
 		for _, g := range res.GenericResources {
 			if d := g.DiscreteResourceSpec; g.NamedResourceSpec != nil || d == nil || d.Kind == "" || d.Value <= 0 {
-				return invalid("generic resources: a service reserves a number of a kind, as in gpu=2")
+				return invalid("generic resources: %s: a service reserves a number of a kind, as in gpu=2", genericName(g))
 			}
 		}
-		return validateAmounts(res.NanoCPUs, res.MemoryBytes)
+		return validateAmounts("reserve", res.NanoCPUs, res.MemoryBytes)
 	}
 	return nil
 }
 
-func validateAmounts(cpu, memory int64) error {
+func genericName(g swarm.GenericResource) string {
+	if n := g.NamedResourceSpec; n != nil {
+		return fmt.Sprintf("%s=%s", n.Kind, n.Value)
+	}
+	if d := g.DiscreteResourceSpec; d != nil {
+		return fmt.Sprintf("%s=%d", d.Kind, d.Value)
+	}
+	return "one without a kind"
+}
+
+// validateAmounts checks what --limit-cpu and its like say.
+func validateAmounts(what string, cpu, memory int64) error {
 	if cpu != 0 && cpu < minCPU {
-		return invalid("invalid cpu value %g: Must be at least %g", float64(cpu)/1e9, minCPU/1e9)
+		return invalid("invalid cpu value %g: Must be at least %g (--%s-cpu; 0 is none)", float64(cpu)/1e9, minCPU/1e9, what)
 	}
 	if memory != 0 && memory < minMemory {
-		return invalid("invalid memory value %d: Must be at least 4MiB", memory)
+		return invalid("invalid memory value %d: Must be at least 4MiB (--%s-memory; 0 is none)", memory, what)
 	}
 	return nil
 }
@@ -206,13 +228,14 @@ func validateRestart(p *swarm.RestartPolicy) error {
 	if p == nil {
 		return nil
 	}
+	conditions := []swarm.RestartPolicyCondition{swarm.RestartPolicyConditionAny, swarm.RestartPolicyConditionOnFailure, swarm.RestartPolicyConditionNone}
 	switch {
-	case !oneOf(p.Condition, swarm.RestartPolicyConditionAny, swarm.RestartPolicyConditionOnFailure, swarm.RestartPolicyConditionNone):
-		return invalid("invalid RestartCondition: %q", p.Condition)
+	case !oneOf(p.Condition, conditions...):
+		return invalid("invalid RestartCondition: %q: --restart-condition must be %s", p.Condition, api.Either(conditions...))
 	case p.Delay != nil && *p.Delay < 0:
-		return invalid("TaskSpec: restart-delay cannot be negative")
+		return invalid("TaskSpec: restart-delay cannot be negative: %s", *p.Delay)
 	case p.Window != nil && *p.Window < 0:
-		return invalid("TaskSpec: restart-window cannot be negative")
+		return invalid("TaskSpec: restart-window cannot be negative: %s", *p.Window)
 	}
 	return nil
 }
@@ -225,17 +248,18 @@ func validateUpdate(what string, u *swarm.UpdateConfig) error {
 	if what == "update" {
 		actions = append(actions, swarm.UpdateFailureActionRollback)
 	}
+	orders := []string{swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst}
 	switch {
 	case !oneOf(u.FailureAction, actions...):
-		return invalid("unrecognized %s failure action %s", what, u.FailureAction)
-	case !oneOf(u.Order, swarm.UpdateOrderStopFirst, swarm.UpdateOrderStartFirst):
-		return invalid("unrecognized %s order %s", what, u.Order)
+		return invalid("unrecognized %s failure action %s: --%s-failure-action must be %s", what, u.FailureAction, what, api.Either(actions...))
+	case !oneOf(u.Order, orders...):
+		return invalid("unrecognized %s order %s: --%s-order must be %s", what, u.Order, what, api.Either(orders...))
 	case u.Delay < 0:
-		return invalid("TaskSpec: %s-delay cannot be negative", what)
+		return invalid("TaskSpec: %s-delay cannot be negative: %s", what, u.Delay)
 	case u.Monitor < 0:
-		return invalid("TaskSpec: %s-monitor cannot be negative", what)
+		return invalid("TaskSpec: %s-monitor cannot be negative: %s", what, u.Monitor)
 	case !(u.MaxFailureRatio >= 0 && u.MaxFailureRatio <= 1): // not a number, too
-		return invalid("TaskSpec: %s-maxfailureratio cannot be less than 0 or bigger than 1", what)
+		return invalid("TaskSpec: %s-maxfailureratio cannot be less than 0 or bigger than 1: %g (--%s-max-failure-ratio)", what, u.MaxFailureRatio, what)
 	}
 	return nil
 }
@@ -245,14 +269,17 @@ func validateContainer(c *swarm.ContainerSpec) error {
 		return invalid("ContainerSpec: image reference must be provided")
 	}
 	if _, err := reference.ParseAnyReference(c.Image); err != nil {
-		return invalid("ContainerSpec: %q is not a valid repository/tag", c.Image)
+		return invalid("ContainerSpec: %q is not a valid repository/tag: %v", c.Image, err)
 	}
 	// A name may still hold a template, which only the node can fill in.
 	if c.Hostname != "" && !strings.Contains(c.Hostname, "{{") && (len(c.Hostname) > maxNameLen || !hostname.MatchString(c.Hostname)) {
-		return invalid("ContainerSpec: %q is not valid hostname", c.Hostname)
+		return invalid("ContainerSpec: %q is not valid hostname: --hostname takes up to %d letters and digits, with - or . between them", c.Hostname, maxNameLen)
 	}
 	if c.StopGracePeriod != nil && *c.StopGracePeriod < 0 {
-		return invalid("ContainerSpec: stop-grace-period cannot be negative")
+		return invalid("ContainerSpec: stop-grace-period cannot be negative: %s", *c.StopGracePeriod)
+	}
+	if c.StopSignal != "" && !api.KnownSignal(c.StopSignal) {
+		return invalid("ContainerSpec: invalid stop-signal %q: must be a signal's name or number, such as SIGTERM or 15", c.StopSignal)
 	}
 	for i, e := range c.Env {
 		if name, _, _ := strings.Cut(e, "="); name == "" { // the rest may be a secret
@@ -290,20 +317,20 @@ func validateHealth(c *swarm.ContainerSpec) error {
 		return nil
 	}
 	for _, d := range []struct {
-		name  string
-		value time.Duration
+		name, flag string
+		value      time.Duration
 	}{
-		{"Interval", h.Interval},
-		{"Timeout", h.Timeout},
-		{"StartPeriod", h.StartPeriod},
-		{"StartInterval", h.StartInterval},
+		{"Interval", "interval", h.Interval},
+		{"Timeout", "timeout", h.Timeout},
+		{"StartPeriod", "start-period", h.StartPeriod},
+		{"StartInterval", "start-interval", h.StartInterval},
 	} {
 		if d.value != 0 && d.value < minHealth {
-			return invalid("ContainerSpec: %s in HealthConfig cannot be less than %s", d.name, minHealth)
+			return invalid("ContainerSpec: %s in HealthConfig cannot be less than %s: %s (--health-%s; 0 is the image's)", d.name, minHealth, d.value, d.flag)
 		}
 	}
 	if h.Retries < 0 {
-		return invalid("ContainerSpec: Retries in HealthConfig cannot be negative")
+		return invalid("ContainerSpec: Retries in HealthConfig cannot be negative: %d (--health-retries)", h.Retries)
 	}
 	return nil
 }
@@ -318,23 +345,26 @@ func validateMounts(mounts []mount.Mount) error {
 		case mount.TypeNamedPipe:
 			return unsupported("mount type %s is", m.Type)
 		default:
-			return invalid("invalid MountType: %q", m.Type)
+			return invalid("invalid MountType: %q of the mount on %s: type must be bind, volume, tmpfs or image", m.Type, m.Target)
 		}
 		switch {
 		case !path.IsAbs(m.Target):
 			return invalid("invalid mount target, must be an absolute path: %s", m.Target)
 		case m.Type == mount.TypeBind && m.Source == "":
-			return invalid("invalid bind mount source, source must not be empty")
+			return invalid("invalid bind mount source, source must not be empty: the mount on %s needs source=/PATH", m.Target)
 		case m.Type == mount.TypeBind && !path.IsAbs(m.Source):
 			return invalid("invalid bind mount source, must be an absolute path: %s", m.Source)
 		case m.Type == mount.TypeImage && m.Source == "":
-			return invalid("invalid image mount source, source must not be empty")
+			return invalid("invalid image mount source, source must not be empty: the mount on %s needs source=IMAGE", m.Target)
 		case m.Type == mount.TypeVolume && path.IsAbs(m.Source):
-			return invalid("invalid volume mount source, must not be an absolute path: %s", m.Source)
+			return invalid("invalid volume mount source, must not be an absolute path: %s: name a volume, or mount the path with type=bind", m.Source)
 		case m.Type == mount.TypeTmpfs && m.Source != "":
-			return invalid("invalid tmpfs source, source must be empty")
+			return invalid("invalid tmpfs source, source must be empty: %s of the mount on %s", m.Source, m.Target)
 		case seen[path.Clean(m.Target)]:
 			return invalid("ContainerSpec: duplicate mount point: %s", m.Target)
+		}
+		if o := m.BindOptions; o != nil && o.Propagation != "" && !oneOf(o.Propagation, mount.Propagations...) {
+			return invalid("invalid bind-propagation %q of the mount on %s: must be %s", o.Propagation, m.Target, api.Either(mount.Propagations...))
 		}
 		seen[path.Clean(m.Target)] = true
 	}
@@ -344,10 +374,10 @@ func validateMounts(mounts []mount.Mount) error {
 // validateChange checks what an update may not change.
 func validateChange(old, spec *swarm.ServiceSpec) error {
 	if o, n := modeNames(old.Mode), modeNames(spec.Mode); len(n) == 1 && o[0] != n[0] {
-		return errdefs.ErrNotImplemented.WithMessage("service mode change is not allowed")
+		return errdefs.ErrNotImplemented.WithMessage(fmt.Sprintf("service mode change is not allowed: service %s is %s, not %s; remove it and make it anew", old.Name, o[0], n[0]))
 	}
 	if old.Name != spec.Name {
-		return errdefs.ErrNotImplemented.WithMessage("renaming services is not supported")
+		return errdefs.ErrNotImplemented.WithMessage(fmt.Sprintf("renaming services is not supported: service %s can not become %s", old.Name, spec.Name))
 	}
 	return nil
 }

@@ -30,21 +30,30 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { _ = log.Sync() }() // standard error may be a pipe that can not be synced
-	cfg.DataPlane = choosePlane(cfg.DataPlane, log)
+	bare := networkless()
+	if cfg.DataPlane, err = choosePlane(cfg.DataPlane, bare, log); err != nil {
+		return err
+	}
+	if bare != "" {
+		if err := unencumbered(); err != nil {
+			return err
+		}
+		log.Warn("this node has none of the cluster's networks: tasks that need one run on other nodes, and published ports are passed on to those", zap.String("why", bare))
+	}
 	lock, err := cluster.LockDir(cfg.DataDir)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = lock.Unlock() }()
 
-	user := proxy.New(log.Named("proxy"), userspace(cfg.DataPlane))
+	user := proxy.New(log.Named("proxy"), tableOf(bare), userspace(cfg.DataPlane))
 	engine := docker.New(docker.Config{
 		Host: cfg.DockerHost, DNS: []string{netkit.Gateway.String()}, FilesDir: filesDir(cfg.DataDir), PortOwner: strangerOn(user), Log: log,
 	})
 	defer func() { err = errors.Join(err, engine.Close()) }()
 
 	g, ctx := errgroup.WithContext(ctx)
-	n := newNode(cfg, engine, newMesh(cfg.DataPlane, user, log.Named("mesh")), log)
+	n := newNode(cfg, engine, newMesh(cfg.DataPlane, bare, user, log.Named("mesh")), log)
 	handler, err := httpapi.New(httpapi.Config{Node: n, Logs: n, Execs: n, Doctor: n, Events: n.events, DockerHost: cfg.DockerHost, APIAddr: cfg.APIAddr, DNS: []string{netkit.Gateway.String()}, Build: cfg.Build, Log: log})
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ func (m *member) describe(ctx context.Context) error {
 			}
 		})
 	})
-	h := session.Hello{Addr: m.id.AdvertiseAddr, DataPath: m.id.DataPathAddr}
+	h := session.Hello{Addr: m.id.AdvertiseAddr, DataPath: m.id.DataPathAddr, Networkless: m.mesh.networkless}
 	known := false
 	for {
 		select {

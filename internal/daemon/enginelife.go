@@ -116,16 +116,17 @@ func (l *engineLife) silent() {
 	}
 	l.state = engineSilent
 	l.why = "Docker engine does not answer"
-	if l.hold() > 0 {
-		l.why = l.unsteady()
-	}
 	if l.err != "" {
 		l.why += ": " + l.err
 	}
+	if l.hold() > 0 { // nobody is told of a dead engine that it comes and goes
+		l.why += fmt.Sprintf("; not for the first time lately: it is given tasks once it has answered for %s", l.hold())
+	}
 }
 
+// unsteady is said of an engine that was gone and answers.
 func (l *engineLife) unsteady() string {
-	return fmt.Sprintf("Docker engine comes and goes, and is given tasks once it has answered for %s", l.hold())
+	return fmt.Sprintf("Docker engine answers again; it comes and goes, and is given tasks once it has answered for %s", l.hold())
 }
 
 // hold is how long it has to answer before it is believed.

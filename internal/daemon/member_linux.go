@@ -51,10 +51,10 @@ type member struct {
 	client *session.Client
 	worker *task.Worker
 	plugin *plugin.Plugin
-	net    *overlay.Overlay
+	net    network
 	cipher *cipher
 	mesh   *mesh
-	names  *dns.Server
+	names  names
 	guests *guests
 	gossip *rumours
 	echoes *echoes
@@ -126,10 +126,15 @@ func newLockedMember(cfg Config, id identity, file *seal.File, engine *docker.Ex
 func (m *member) wireLocal(cfg Config, report func([]api.TaskReport)) {
 	m.guests = newGuests(m)
 	m.plugin = plugin.New(plugin.Config{StateDir: filepath.Join(cfg.DataDir, "network"), Addresses: m.guests, Log: m.log.Named("plugin")})
-	m.net, m.cipher = overlay.New(m.log.Named("overlay")), newCipher(m)
-	m.net.Engine(m.engine.Bridges)
-	m.net.Encrypt(m.cipher.device, m.cipher)
-	m.names = dns.New(filepath.Join(cfg.DataDir, "network"), m.log.Named("dns"))
+	m.cipher = newCipher(m)
+	if m.mesh.networkless != "" {
+		m.net, m.names = noNetwork{}, noNames{}
+	} else {
+		ways := overlay.New(m.log.Named("overlay"))
+		ways.Engine(m.engine.Bridges)
+		ways.Encrypt(m.cipher.device, m.cipher)
+		m.net, m.names = ways, dns.New(filepath.Join(cfg.DataDir, "network"), m.log.Named("dns"))
+	}
 	m.worker = task.New(task.Config{
 		Executor: m.engine, Report: report, StateDir: filepath.Join(cfg.DataDir, "worker"), Log: m.log,
 		Booted: booted(time.Now()),

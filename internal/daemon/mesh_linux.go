@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"go.uber.org/zap"
@@ -22,9 +23,14 @@ const (
 )
 
 // choosePlane says what carries published ports: the kernel where it can.
-func choosePlane(want string, log *zap.Logger) string {
-	if want != planeAuto {
-		return want
+func choosePlane(want, networkless string, log *zap.Logger) (string, error) {
+	switch {
+	case want == planeNFT && networkless != "":
+		return "", fmt.Errorf("--data-plane nft is not possible on this node: %s; give it that, or choose auto or proxy", networkless)
+	case want != planeAuto:
+		return want, nil
+	case networkless != "":
+		return planeProxy, nil
 	}
 	missing, err := netkit.Lacking()
 	switch {
@@ -33,15 +39,17 @@ func choosePlane(want string, log *zap.Logger) string {
 	case missing["nftables"] != "" || missing["conntrack"] != "":
 		log.Warn("published ports are served in userspace, as nftables does not work here",
 			zap.String("nftables", missing["nftables"]), zap.String("conntrack", missing["conntrack"]))
-		return planeProxy
+		return planeProxy, nil
 	}
-	return planeNFT
+	return planeNFT, nil
 }
 
 // mesh is the routing mesh of a node: the kernel's table, and beside it what
 // serves in userspace the ports that the kernel does not.
 type mesh struct {
-	kernel *nft.Plane
+	networkless string // why this node has none of the cluster's networks; "" if it has
+
+	kernel plane
 	user   *proxy.Plane
 }
 
@@ -50,8 +58,11 @@ func userspace(plane string) func(lb.Port) bool {
 	return func(p lb.Port) bool { return plane == planeProxy || p.ProxyProtocol }
 }
 
-func newMesh(plane string, user *proxy.Plane, log *zap.Logger) *mesh {
-	left := userspace(plane)
+func newMesh(dataPlane, networkless string, user *proxy.Plane, log *zap.Logger) *mesh {
+	if networkless != "" {
+		return &mesh{networkless: networkless, kernel: noPlane{}, user: user}
+	}
+	left := userspace(dataPlane)
 	return &mesh{kernel: nft.NewFor(log, func(p lb.Port) bool { return !left(p) }), user: user}
 }
 

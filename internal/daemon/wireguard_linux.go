@@ -54,6 +54,9 @@ func newCipher(m *member) *cipher {
 // begin finds out what this node can do, and takes up the key of a device that
 // is there already.
 func (c *cipher) begin() {
+	if c.m.mesh.networkless != "" {
+		return // there is nothing to encrypt
+	}
 	err := wireguard.Capable()
 	var key wireguard.Key
 	if err == nil {

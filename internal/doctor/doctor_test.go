@@ -83,7 +83,7 @@ func TestFindings(t *testing.T) {
 		"no cgroups":     {func(f *Facts) { f.Engine.CgroupDriver = "none" }, CheckEngine, Warn, "limits"},
 		"engine warning": {func(f *Facts) { f.Engine.Warnings = []string{"WARNING: No swap limit support"} }, CheckEngine, Warn, "docker: No swap limit"},
 
-		"no capability":  {func(f *Facts) { f.Kernel.NetAdmin = false }, CheckKernel, Fail, "CAP_NET_ADMIN"},
+		"no capability":  {func(f *Facts) { f.Kernel.NetAdmin = false }, CheckKernel, Warn, "CAP_NET_ADMIN"},
 		"no raw sockets": {func(f *Facts) { f.Kernel.NetRaw = false }, CheckKernel, Warn, "CAP_NET_RAW"},
 		"no vxlan":       {func(f *Facts) { f.Kernel.Missing = map[string]string{"vxlan": "not supported"} }, CheckKernel, Fail, "modprobe vxlan"},
 		"no nftables":    {func(f *Facts) { f.Kernel.Missing = map[string]string{"nftables": "x"} }, CheckKernel, Fail, "modprobe nf_tables"},

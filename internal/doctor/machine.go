@@ -89,7 +89,8 @@ const fullTable = 0.9
 func (f *findings) kernel(facts Facts) {
 	k := facts.Kernel
 	if !k.NetAdmin {
-		f.fail(CheckKernel, "CAP_NET_ADMIN", "the daemon may not change the host's network", "run it as root, with CAP_NET_ADMIN")
+		f.warn(CheckKernel, "CAP_NET_ADMIN", "the daemon may not change the host's network: no task on a network of the cluster runs here, and published ports are passed on to other nodes",
+			"run it as root, with CAP_NET_ADMIN")
 	}
 	if !k.NetRaw {
 		f.warn(CheckKernel, "CAP_NET_RAW", "the daemon may not watch for probes: UDP ports can not be checked one by one", "run it as root, with CAP_NET_RAW")
@@ -101,7 +102,7 @@ func (f *findings) kernel(facts Facts) {
 	if k.NetAdmin && len(k.Missing) == 0 {
 		f.ok(CheckKernel, k.Release, "nftables, conntrack, veth and VXLAN work")
 	}
-	if facts.Member != nil && !k.Forwarding {
+	if facts.Member != nil && k.NetAdmin && !k.Forwarding {
 		f.fail(CheckKernel, "net.ipv4.ip_forward", "is 0: no task can be reached from outside or reach another network",
 			`"sysctl -w net.ipv4.ip_forward=1", and look in /etc/sysctl.d for what set it to 0`)
 	}

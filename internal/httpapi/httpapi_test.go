@@ -50,7 +50,7 @@ func TestRequests(t *testing.T) {
 		{"GET", `/configs?filters={"colour":["a"]}`, "", 400, "invalid filter 'colour'"},
 		{"POST", "/secrets/create", `{"Name":"a"}`, 400, "secret data must be larger than 0 and less than 512000 bytes"},
 		{"POST", "/secrets/create", `{"Name":"a","Driver":{"Name":"vault"}}`, 501, `secret driver "vault" is not supported`},
-		{"POST", "/configs/create", `{"Name":"a b","Data":"eA=="}`, 400, "invalid name, only 64 [a-zA-Z0-9-_.] characters allowed"},
+		{"POST", "/configs/create", `{"Name":"a b","Data":"eA=="}`, 400, `invalid name, only 64 [a-zA-Z0-9-_.] characters allowed, and the start and end character must be [a-zA-Z0-9]: config "a b"`},
 		{"POST", "/configs/create", `{"Name":"a","Data":"eA==","Templating":{"Name":"jinja"}}`, 501, `template driver "jinja" is not supported`},
 		{"POST", "/configs/create", `{"Name":"a","Data":"!"}`, 400, "illegal base64 data"},
 
@@ -92,6 +92,7 @@ func TestRequests(t *testing.T) {
 		{"DELETE", "/nodes/n1?force=1", "", 400, "It must be demoted to worker before removal"},
 
 		{"POST", "/services/create", good, 409, "name conflicts with an existing object: service web already exists"},
+		{"POST", "/services/create", `{"Name":"far","TaskTemplate":{"ContainerSpec":{"Image":"x"},"Placement":{"Constraints":["node.hostname==nope"]}}}`, 201, `"Warnings":["no node meets the constraint node.hostname==nope now: service far gets no new task`},
 		{"POST", "/services/create", "", 400, "mismatched Runtime and *Spec fields"},
 		{"POST", "/services/create", `null`, 400, "mismatched Runtime and *Spec fields"},
 		{"POST", "/services/create", ` `, 400, "invalid JSON: got EOF while reading request body"},
@@ -118,7 +119,7 @@ func TestRequests(t *testing.T) {
 
 		{"GET", "/services/web/logs", "", 500, "Bad parameters: you must choose at least one stream"},
 		{"GET", "/services/web/logs?stdout=1&tail=-1", "", 500, "negative tail values not supported"},
-		{"GET", "/services/web/logs?stdout=1&tail=few", "", 500, `tail value must be a positive integer or "all"`},
+		{"GET", "/services/web/logs?stdout=1&tail=few", "", 500, `tail value must be a positive integer or "all": "few" is neither`},
 		{"GET", "/services/web/logs?stdout=1&since=yesterday", "", 400, "could not parse since timestamp"},
 		{"GET", "/services/nosuch/logs?stdout=1", "", 404, "service nosuch not found"},
 		{"GET", "/tasks/nosuch/logs?stdout=1", "", 404, "task nosuch not found"},

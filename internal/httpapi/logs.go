@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -144,7 +145,7 @@ func logOptions(r *request) (api.LogOptions, error) {
 	if o.Tail != "all" {
 		switch n, err := strconv.Atoi(o.Tail); {
 		case err != nil:
-			return o, errors.New(`tail value must be a positive integer or "all"`)
+			return o, fmt.Errorf(`tail value must be a positive integer or "all": %q is neither`, o.Tail)
 		case n < 0:
 			return o, errors.New("negative tail values not supported")
 		}

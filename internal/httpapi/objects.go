@@ -89,7 +89,10 @@ func (s *server) serviceCreate(w http.ResponseWriter, r *request) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusCreated, map[string]string{"ID": id})
+	return writeJSON(w, http.StatusCreated, struct {
+		ID       string
+		Warnings []string `json:",omitempty"` // an engine leaves them out where there are none
+	}{id, r.control.Warnings(id)})
 }
 
 func (s *server) serviceUpdate(w http.ResponseWriter, r *request) error {
@@ -118,7 +121,7 @@ func (s *server) serviceUpdate(w http.ResponseWriter, r *request) error {
 	if err := r.control.UpdateService(r.Context(), r.vars["id"], u); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, swarm.ServiceUpdateResponse{})
+	return writeJSON(w, http.StatusOK, swarm.ServiceUpdateResponse{Warnings: r.control.Warnings(r.vars["id"])})
 }
 
 func (s *server) serviceRemove(_ http.ResponseWriter, r *request) error {

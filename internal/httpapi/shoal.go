@@ -67,5 +67,5 @@ func (s *server) serviceRollback(w http.ResponseWriter, r *request) error {
 	if err := r.control.UpdateService(r.Context(), r.vars["id"], u); err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, swarm.ServiceUpdateResponse{})
+	return writeJSON(w, http.StatusOK, swarm.ServiceUpdateResponse{Warnings: r.control.Warnings(r.vars["id"])})
 }

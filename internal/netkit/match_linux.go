@@ -173,6 +173,9 @@ func NotToGateway() []expr.Any {
 // New matches the first packet of a connection.
 func New() []expr.Any { return ctBits(expr.CtKeySTATE, expr.CtStateBitNEW, expr.CmpOpNeq) }
 
+// NotNew matches all others, also those that are not tracked.
+func NotNew() []expr.Any { return ctBits(expr.CtKeySTATE, expr.CtStateBitNEW, expr.CmpOpEq) }
+
 // Established matches those that follow it, and the answers.
 func Established() []expr.Any {
 	return ctBits(expr.CtKeySTATE, expr.CtStateBitESTABLISHED, expr.CmpOpNeq)
@@ -279,6 +282,11 @@ func Drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}
 
 // Return leaves the chain.
 func Return() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}} }
+
+// Jump continues in another chain, and goes on here unless that says otherwise.
+func Jump(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
 
 // Goto continues in another chain for good.
 func Goto(chain string) []expr.Any {

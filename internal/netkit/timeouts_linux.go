@@ -1,9 +1,14 @@
 package netkit
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -13,14 +18,15 @@ import (
 )
 
 // Timeouts are how long the kernel remembers connections of a rule's own, in
-// place of what holds for the host. The kernel never changes those of a name,
-// so the name has to say what they are.
+// place of what holds for the host. The kernel never changes those of a name, and
+// they are not read back, so the name has to say what they are: rules that use
+// others are others.
 type Timeouts struct {
 	Name string
 	TCP  expr.CtStatePolicyTimeout // seconds by state; all of them
 }
 
-// forgetResets is the name of what ForgetResets gives.
+// forgetResets is how the name of what ForgetResets gives begins.
 const forgetResets = "reset_is_end"
 
 // ForgetResets forgets a TCP connection with its reset. The kernel would remember
@@ -28,12 +34,14 @@ const forgetResets = "reset_is_end"
 // part of it: the packet would be sent to the old backend. (It does begin anew
 // when the client was who reset it, or who closed first did not reset.) A reset
 // that the receiver may not believe, as its number is not the one that is next,
-// does not end a connection for the kernel either, so nothing is forgotten too
-// early. All else is as the host has it at the time.
+// does not end an open connection for the kernel either, so that is not forgotten
+// too early. Of one that a side has closed newer kernels do not look at the number:
+// who can forge its packets can cut off what the other side still sends. All else
+// is as the host has it at the time.
 //
 // It fails where the kernel has no such thing.
 func ForgetResets() (Timeouts, error) {
-	t := Timeouts{Name: forgetResets, TCP: expr.CtStatePolicyTimeout{}}
+	t := Timeouts{TCP: expr.CtStatePolicyTimeout{}}
 	for state, name := range map[uint16]string{
 		expr.CtStateTCPSYNSENT:     "syn_sent",
 		expr.CtStateTCPSYNSENT2:    "syn_sent",
@@ -57,6 +65,11 @@ func ForgetResets() (Timeouts, error) {
 		t.TCP[state] = uint32(seconds)
 	}
 	t.TCP[expr.CtStateTCPCLOSE] = 0
+	h := sha256.New()
+	for _, state := range slices.Sorted(maps.Keys(t.TCP)) {
+		h.Write(binary.BigEndian.AppendUint32(nil, t.TCP[state]))
+	}
+	t.Name = forgetResets + "_" + hex.EncodeToString(h.Sum(nil)[:4])
 	return t, apart(func() error { return tryRule([]Timeouts{t}, t.Use()) })
 }
 

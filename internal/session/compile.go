@@ -230,7 +230,7 @@ func nodeState(v *store.View, nodeID string, now tables) *api.NodeState {
 		}
 		p := api.Peer{NodeID: n.ID, Hostname: n.Description.Hostname, Addr: n.Addr, Manager: n.Role == swarm.NodeRoleManager, Down: n.Status.State == swarm.NodeStateDown}
 		p.DataPath, _ = netip.ParseAddr(n.DataPath) // a node that has not said it yet has no tunnel
-		p.WireGuard = n.WireGuard
+		p.WireGuard, p.Networkless = n.WireGuard, n.Networkless != ""
 		s.Peers[n.ID] = p
 	}
 	return s

@@ -119,6 +119,8 @@ type Hello struct {
 	Description swarm.NodeDescription
 	Addr        string // host:port of its TLS port, as others reach it
 	DataPath    string // address that tunnels to it end at
+	// Networkless says why tasks on this node can be on no network; "" if they can.
+	Networkless string `json:",omitempty"`
 	WireGuard   api.WireGuard
 	// EngineError says why the node can not run tasks; "" if it can.
 	EngineError string `json:",omitempty"`

@@ -73,7 +73,7 @@ func (p *pulse) hello(ctx context.Context, nodeID string, h *Hello) error {
 		next.Description.TLSInfo = h.Description.TLSInfo // known also while the engine is not
 		next.SetStatus(status, time.Now())
 		next.NoEngine = status.Message != ""
-		next.Addr, next.DataPath = h.Addr, h.DataPath
+		next.Addr, next.DataPath, next.Networkless = h.Addr, h.DataPath, h.Networkless
 		next.SetWireGuard(h.WireGuard, time.Now())
 		if changed = !reflect.DeepEqual(n, next); !changed {
 			return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -35,6 +36,11 @@ func (h *Host) DataDir() string { return filepath.Join(h.Dir(), "var/lib/shoal")
 // StartShoal starts `shoal daemon` with the given extra flags and waits until
 // its API answers.
 func (h *Host) StartShoal(ctx context.Context, args ...string) error {
+	return h.StartShoalUnder(ctx, nil, args...)
+}
+
+// StartShoalUnder has a command, such as setpriv with its arguments, start it.
+func (h *Host) StartShoalUnder(ctx context.Context, command []string, args ...string) error {
 	if h.bed.state.Shoal == "" {
 		return errors.New("this bed was made without a shoal binary")
 	}
@@ -46,7 +52,7 @@ func (h *Host) StartShoal(ctx context.Context, args ...string) error {
 	} else if up {
 		return fmt.Errorf("start shoal on %s: it is running", h.Name)
 	}
-	d, err := h.startDaemon("shoal.log", append([]string{h.bed.state.Shoal, "daemon"}, args...)...)
+	d, err := h.startDaemon("shoal.log", slices.Concat(command, []string{h.bed.state.Shoal, "daemon"}, args)...)
 	if err != nil {
 		return err
 	}

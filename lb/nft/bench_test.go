@@ -10,6 +10,9 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"go.uber.org/zap/zaptest"
+	"golang.org/x/sys/unix"
+
+	"shoal/internal/netkit"
 )
 
 // BenchmarkConnect makes connections through a published port, with ever more
@@ -70,6 +73,45 @@ func BenchmarkConnect(b *testing.B) {
 		})
 		if err := p.Clear(ctx); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkForget makes what a task has left behind forgotten, among ever more
+// connections that are tracked.
+func BenchmarkForget(b *testing.B) {
+	p := New(zaptest.NewLogger(b))
+	h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer h.Close()
+	b.Cleanup(func() { _ = netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+	s := stale{dead: map[netip.Addr]bool{addr(1): true}}
+	made := 0
+	for _, n := range []int{0, 10_000, 100_000} {
+		for ; made < n; made++ {
+			client := net.IPv4(192, 0, 2, byte(made%200)).To4()
+			f := &netlink.ConntrackFlow{FamilyType: unix.AF_INET, TimeOut: 600, ProtoInfo: &netlink.ProtoInfoTCP{State: tcpTimeWait}}
+			f.Forward = netlink.IPTuple{SrcIP: client, DstIP: net.IPv4(192, 0, 2, 250).To4(), SrcPort: uint16(1024 + made/200), DstPort: 8080, Protocol: unix.IPPROTO_TCP}
+			f.Reverse = netlink.IPTuple{SrcIP: addr(2).AsSlice(), DstIP: client, SrcPort: 80, DstPort: uint16(1024 + made/200), Protocol: unix.IPPROTO_TCP}
+			if err := h.ConntrackCreate(netlink.ConntrackTable, unix.AF_INET, f); err != nil {
+				b.Fatal(err)
+			}
+		}
+		for name, filters := range map[string][]netkit.FlowFilter{"asked for": s.filters(1 << 20), "all": {{}}} {
+			b.Run(fmt.Sprintf("%d connections/%s", n, name), func(b *testing.B) {
+				if p.conntrack == nil {
+					if err := p.flush(s); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for b.Loop() {
+					if err := p.conntrack.Delete(filters, s.contradicts); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
 		}
 	}
 }

@@ -1,14 +1,13 @@
 package nft
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"shoal/internal/api"
+	"shoal/internal/netkit"
 	"shoal/lb"
 )
 
@@ -156,52 +155,75 @@ func remove(set map[netip.Addr]bool, addrs []netip.Addr) {
 
 // flush deletes the entries of connections that a new table contradicts.
 func (p *Plane) flush(s stale) error {
-	if len(s.gone) == 0 && len(s.opened) == 0 && len(s.dead) == 0 && len(s.fresh) == 0 && len(s.networks) == 0 {
+	if s.empty() {
 		return nil
 	}
 	if p.conntrack == nil {
-		// Kept open, as closing a socket of netfilter may wait for the
-		// kernel to free what the last change of the ruleset replaced.
-		h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+		c, err := netkit.OpenConntrack()
 		if err != nil {
-			return fmt.Errorf("open connection tracking: %w", err)
+			return err
 		}
-		p.conntrack = h
+		p.conntrack = c
 	}
-	if _, err := p.conntrack.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, s); err != nil {
+	if err := p.conntrack.Delete(s.filters(netkit.Tracked()), s.contradicts); err != nil {
 		p.conntrack.Close() // the next attempt has another
 		p.conntrack = nil
-		return fmt.Errorf("flush connection tracking: %w", err)
+		return err
 	}
 	return nil
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (s stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	asked, ok1 := netip.AddrFromSlice(f.Forward.DstIP)
-	answers, ok2 := netip.AddrFromSlice(f.Reverse.SrcIP)
-	client, ok3 := netip.AddrFromSlice(f.Forward.SrcIP)
-	if !ok1 || !ok2 || !ok3 {
-		return false
+func (s stale) empty() bool {
+	return len(s.gone) == 0 && len(s.opened) == 0 && len(s.dead) == 0 && len(s.fresh) == 0 && len(s.networks) == 0
+}
+
+// listWorth is how many connections there have to be for one more filtered list
+// to be worth it. The kernel walks all of its table for each, which takes as long
+// as telling us of some 1000 connections.
+const listWorth = 1000
+
+// filters says what to list of so many connections: those of each address and
+// port, or simply all.
+func (s stale) filters(connections int) (out []netkit.FlowFilter) {
+	if len(s.fresh) > 0 || len(s.networks) > 0 {
+		return []netkit.FlowFilter{{}}
 	}
-	tcp, _ := f.ProtoInfo.(*netlink.ProtoInfoTCP)
-	if s.ended(answers.Unmap()) || s.ended(client.Unmap()) {
+	for a := range s.gone {
+		if !s.dead[a] {
+			out = append(out, netkit.FlowFilter{Answers: a})
+		}
+	}
+	for a := range s.dead {
+		out = append(out, netkit.FlowFilter{Answers: a}, netkit.FlowFilter{From: a})
+	}
+	for port := range s.opened {
+		out = append(out, netkit.FlowFilter{Proto: unix.IPPROTO_UDP, Port: port})
+	}
+	if (len(out)-1)*listWorth >= connections {
+		return []netkit.FlowFilter{{}}
+	}
+	return out
+}
+
+// contradicts tells whether a connection is stale.
+func (s stale) contradicts(f netkit.Flow) bool {
+	if s.ended(f.Answers) || s.ended(f.From) {
 		// What both sides closed the kernel begins anew by itself, and there are
 		// tens of thousands of that behind a busy service.
-		return tcp == nil || tcp.State != tcpTimeWait
+		return f.Proto != unix.IPPROTO_TCP || f.State != tcpTimeWait
 	}
-	rewritten := asked.Unmap() != answers.Unmap()
-	plain := !rewritten && f.Forward.SrcIP.Equal(f.Reverse.DstIP)
-	if !rewritten && !plain && slices.ContainsFunc(s.fresh, func(n netip.Prefix) bool { return n.Contains(asked.Unmap()) }) {
+	rewritten := f.To != f.Answers
+	plain := !rewritten && f.From == f.Asker
+	if !rewritten && !plain && slices.ContainsFunc(s.fresh, func(n netip.Prefix) bool { return n.Contains(f.To) }) {
 		return true // a sender that never pauses would stay a stranger there
 	}
-	switch f.Forward.Protocol {
+	switch f.Proto {
 	case unix.IPPROTO_UDP:
-		return rewritten && s.left(answers.Unmap()) || plain && s.opened[f.Forward.DstPort]
+		return rewritten && s.left(f.Answers) || plain && s.opened[f.Port]
 	case unix.IPPROTO_TCP:
 		// A client that waits for a task that is gone would repeat its first
 		// packet to it until it gives up.
-		return tcp != nil && tcp.State == tcpSynSent && rewritten && s.left(answers.Unmap())
+		return f.State == tcpSynSent && rewritten && s.left(f.Answers)
 	}
 	return false
 }

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"go.uber.org/zap"
 
 	"shoal/internal/api"
@@ -43,7 +42,7 @@ type Plane struct {
 	tried    bool
 
 	forget    func(stale) error // flush, but for tests
-	conntrack *netlink.Handle   // nil until needed
+	conntrack *netkit.Conntrack // nil until needed
 }
 
 // New wires a plane that serves every port; the kernel is not touched before Set.

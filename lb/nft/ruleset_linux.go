@@ -149,10 +149,14 @@ func frame(nodeAddr netip.Addr) []netkit.Chain {
 		},
 		{
 			Name: "input", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookInput, Priority: prioFilter,
-			Rules: append(others(), netkit.Reject("published, but no task can take it", netkit.Join(netkit.New(), []expr.Any{
-				netkit.Proto(netkit.Reg0), netkit.DestPort(netkit.Reg0 + 1),
-				&expr.Lookup{SourceRegister: netkit.Reg0, SetName: setClosed},
-			}))...),
+			Rules: slices.Concat(
+				[]netkit.Rule{{Why: "first packets alone are refused", Exprs: netkit.Join(netkit.NotNew(), netkit.Return())}},
+				others(),
+				netkit.Reject("published, but no task can take it", []expr.Any{
+					netkit.Proto(netkit.Reg0), netkit.DestPort(netkit.Reg0 + 1),
+					&expr.Lookup{SourceRegister: netkit.Reg0, SetName: setClosed},
+				}),
+			),
 		},
 	}
 }

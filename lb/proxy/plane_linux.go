@@ -28,8 +28,9 @@ const retryEvery = time.Second
 // Plane serves published ports. It lives as long as the process does: a state
 // may come and go, and what is open stays open.
 type Plane struct {
-	log   *zap.Logger
-	serve func(lb.Port) bool
+	log     *zap.Logger
+	compile func(*api.NodeState, map[string]bool) lb.Table
+	serve   func(lb.Port) bool
 
 	mu      sync.Mutex // orders Set, Mute and Clear
 	state   *api.NodeState
@@ -59,10 +60,10 @@ type server interface {
 	close()
 }
 
-// New wires a plane that serves some of the ports of a table. Nothing is opened
-// before Set.
-func New(log *zap.Logger, serve func(lb.Port) bool) *Plane {
-	return &Plane{log: log, serve: serve, muted: map[string]bool{}, ports: map[key]server{}, refused: map[key]error{}, buffers: sync.Pool{New: func() any { return new([maxDatagram]byte) }}}
+// New wires a plane that serves some of the ports of a table, which compile makes
+// of a state and of the nodes that are muted. Nothing is opened before Set.
+func New(log *zap.Logger, compile func(*api.NodeState, map[string]bool) lb.Table, serve func(lb.Port) bool) *Plane {
+	return &Plane{log: log, compile: compile, serve: serve, muted: map[string]bool{}, ports: map[key]server{}, refused: map[key]error{}, buffers: sync.Pool{New: func() any { return new([maxDatagram]byte) }}}
 }
 
 // Set serves the services of a node state. When it returns, no new connection
@@ -101,7 +102,7 @@ func (p *Plane) apply() {
 	if p.closed {
 		return
 	}
-	table := lb.Compile(p.state, p.muted)
+	table := p.compile(p.state, p.muted)
 	from := ownAddr(table.NodeAddr)
 	wanted := map[key]bool{}
 	for _, port := range table.Ports {

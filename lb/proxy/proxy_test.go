@@ -113,7 +113,7 @@ func all(lb.Port) bool { return true }
 
 func start(t *testing.T, serve func(lb.Port) bool) *Plane {
 	t.Helper()
-	p := New(zaptest.NewLogger(t), serve)
+	p := New(zaptest.NewLogger(t), lb.Compile, serve)
 	runPlane(t, p)
 	return p
 }
@@ -283,7 +283,7 @@ func TestEnds(t *testing.T) {
 func TestShutdown(t *testing.T) {
 	target, published := free(t), free(t)
 	startTask(t, "127.0.5.1", int(target), echo("a"))
-	p := New(zaptest.NewLogger(t), all)
+	p := New(zaptest.NewLogger(t), lb.Compile, all)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = p.Run(ctx) }()

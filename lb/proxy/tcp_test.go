@@ -21,6 +21,8 @@ import (
 	"go.uber.org/zap/zaptest"
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
+
+	"shoal/lb"
 )
 
 // eventually waits for something that is bound to come.
@@ -366,7 +368,7 @@ func TestNoDescriptors(t *testing.T) {
 	}
 	defer l.Close()
 	core, logged := observer.New(zapcore.WarnLevel)
-	p := New(zap.New(core), all)
+	p := New(zap.New(core), lb.Compile, all)
 	runPlane(t, p)
 	set(t, p, state("tcp", published, target, false, "127.0.13.1"))
 
@@ -487,7 +489,7 @@ func TestShared(t *testing.T) {
 func TestShutdownAmongClients(t *testing.T) {
 	target, published := free(t), free(t)
 	startTask(t, "127.0.15.1", int(target), echo("a"))
-	p := New(zaptest.NewLogger(t), all)
+	p := New(zaptest.NewLogger(t), lb.Compile, all)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = p.Run(ctx) }()

@@ -38,18 +38,19 @@ func daemonSets(d Daemons) []netkit.Set {
 }
 
 // ownDaemon refuses containers at this node's daemon, by whichever of its
-// addresses.
+// addresses. It is asked of first packets.
 func ownDaemon() []netkit.Rule {
-	return netkit.Reject("the daemon's port is for nodes", netkit.Join(netkit.FromContainer(), netkit.New(), []expr.Any{
+	return netkit.Reject("the daemon's port is for nodes", netkit.Join([]expr.Any{
 		netkit.Proto(netkit.Reg0), netkit.DestPort(netkit.Reg0 + 1),
 		&expr.Lookup{SourceRegister: netkit.Reg0, SetName: setOwnPort},
-	}))
+	}, netkit.FromContainer()))
 }
 
-// otherDaemons refuses them at the others'.
+// otherDaemons refuses them at the others'. It is asked of containers' first
+// packets.
 func otherDaemons() []netkit.Rule {
-	return netkit.Reject("the daemons' ports are for nodes", netkit.Join(netkit.FromContainer(), netkit.New(), []expr.Any{
+	return netkit.Reject("the daemons' ports are for nodes", []expr.Any{
 		netkit.Dest(netkit.Reg0), netkit.Proto(netkit.Reg0 + 1), netkit.DestPort(netkit.Reg0 + 2),
 		&expr.Lookup{SourceRegister: netkit.Reg0, SetName: setDaemons},
-	}))
+	})
 }

@@ -102,7 +102,7 @@ func TestConverge(t *testing.T) {
 	damage := map[string]string{
 		"table gone":          "nft delete table ip shoal_overlay",
 		"ruleset flushed":     "nft flush ruleset; iptables -P INPUT ACCEPT; iptables -N DOCKER-USER; iptables -A FORWARD -j DOCKER-USER; iptables -P FORWARD DROP",
-		"a chain flushed":     "nft flush chain ip shoal_overlay isolation",
+		"a chain flushed":     "nft flush chain ip shoal_overlay begin_task",
 		"a subnet gone":       "nft delete element ip shoal_overlay subnets { 10.2.0.0/16 }",
 		"a reach more":        "nft add element ip shoal_overlay reach { 10.1.0.0/24 . 10.2.0.0/16 }",
 		"user chain flushed":  "iptables -F DOCKER-USER",

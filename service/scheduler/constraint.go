@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"fmt"
+	"iter"
 	"regexp"
 	"strings"
 
@@ -88,6 +89,34 @@ func Allow(all []Constraint, n *api.Node) bool {
 		}
 	}
 	return true
+}
+
+// Unmet gives the constraints that no node meets; all, if none is met by no node but
+// no node meets all.
+func Unmet(all []Constraint, nodes iter.Seq[*api.Node]) (unmet []Constraint) {
+	met := make([]bool, len(all))
+	for n := range nodes {
+		whole := true
+		for i, c := range all {
+			if c.Allows(n) {
+				met[i] = true
+			} else {
+				whole = false
+			}
+		}
+		if whole {
+			return nil
+		}
+	}
+	for i, c := range all {
+		if !met[i] {
+			unmet = append(unmet, c)
+		}
+	}
+	if unmet == nil {
+		return all
+	}
+	return unmet
 }
 
 // IsProperty tells whether nodes have what a descriptor names: node.id, or a label

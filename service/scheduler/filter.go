@@ -18,6 +18,7 @@ const (
 	constraint
 	platform
 	plugin
+	networkless
 	encryption
 	memory
 	cpus
@@ -48,6 +49,8 @@ func (q *Request) refuses(n *node) reason {
 		return platform
 	case len(q.Plugins) > 0 && second(q.lacksPlugin(n)):
 		return plugin
+	case q.Networks && n.Networkless != "":
+		return networkless
 	case q.Encrypted && !n.WireGuard.Works():
 		return encryption
 	case q.MaxPerNode > 0 && n.services[q.ServiceID] >= q.MaxPerNode:
@@ -93,13 +96,26 @@ type refusals struct {
 	has        int64  // the most that any had of it
 	plugin     Plugin // the first that a node lacked
 	encryption string // why the first could not encrypt
+	unmet      []bool // which of the constraints some node did not meet
+	noNetworks string // why the first has no networks
 }
 
 func (r *refusals) add(why reason, n *node, q *Request) {
 	switch why {
+	case constraint:
+		if r.unmet == nil {
+			r.unmet = make([]bool, len(q.Constraints))
+		}
+		for i, c := range q.Constraints {
+			r.unmet[i] = r.unmet[i] || !c.Allows(n.Node)
+		}
 	case plugin:
 		if r.count[why] == 0 {
 			r.plugin, _ = q.lacksPlugin(n)
+		}
+	case networkless:
+		if r.count[why] == 0 {
+			r.noNetworks = n.Networkless
 		}
 	case encryption:
 		if r.count[why] == 0 {
@@ -152,7 +168,7 @@ func (r *refusals) phrase(why reason, q *Request, nodes string) string {
 	}
 	switch why {
 	case constraint:
-		return fmt.Sprintf("constraint %s not satisfied%s", joined(q.Constraints), on)
+		return fmt.Sprintf("constraint %s not satisfied%s", r.constraints(q), on)
 	case platform:
 		if on == "" {
 			return "image does not run on its platform"
@@ -160,6 +176,8 @@ func (r *refusals) phrase(why reason, q *Request, nodes string) string {
 		return "image does not run on the platform of " + strings.TrimSpace(nodes)
 	case plugin:
 		return fmt.Sprintf("%s driver %s missing%s", strings.ToLower(r.plugin.Type), r.plugin.Name, on)
+	case networkless:
+		return fmt.Sprintf("networks and published ports not possible%s: %s", on, r.noNetworks)
 	case encryption:
 		return fmt.Sprintf("encrypted network not possible%s: %s", on, r.encryption)
 	case memory:
@@ -185,10 +203,13 @@ func (r *refusals) phrase(why reason, q *Request, nodes string) string {
 	}
 }
 
-func joined(all []Constraint) string {
+// constraints names those that kept nodes away; what all nodes meet is no reason.
+func (r *refusals) constraints(q *Request) string {
 	var parts []string
-	for _, c := range all {
-		parts = append(parts, c.String())
+	for i, c := range q.Constraints {
+		if r.unmet[i] {
+			parts = append(parts, c.String())
+		}
 	}
 	return strings.Join(parts, ", ")
 }

@@ -17,6 +17,7 @@ type Request struct {
 	HostPorts   []Port
 	Generic     []Amount
 	Plugins     []Plugin
+	Networks    bool     // on some network of the cluster
 	Encrypted   bool     // on a network whose packets between nodes are
 	Spread      []string // label descriptors, outermost first
 	// Avoid counts what went wrong on a node lately, by node ID. Such a node is

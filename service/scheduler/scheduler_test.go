@@ -32,6 +32,45 @@ func testTask(i int) *api.Task {
 	return &api.Task{Meta: api.Meta{ID: fmt.Sprintf("t%05d", i)}, DesiredState: swarm.TaskStateRunning}
 }
 
+// TestUnmet: of several constraints those are named that keep nodes away.
+func TestUnmet(t *testing.T) {
+	a := &api.Node{Meta: api.Meta{ID: "a"}}
+	a.Description.Hostname, a.Role, a.Spec.Labels = "h1", swarm.NodeRoleManager, map[string]string{"zone": "eu"}
+	b := &api.Node{Meta: api.Meta{ID: "b"}}
+	b.Description.Hostname, b.Role = "h2", swarm.NodeRoleWorker
+	s := New()
+	for _, n := range []*api.Node{a, b} {
+		n.Status.State, n.Spec.Availability = swarm.NodeStateReady, swarm.NodeAvailabilityActive
+		s.SetNode(n)
+	}
+	for _, c := range []struct {
+		constraints []string
+		unmet, why  string // "" if some node will do
+		ofA         string
+	}{
+		{nil, "[]", "", ""},
+		{[]string{"node.role==manager", "node.hostname!=h9"}, "[]", "", ""},
+		{[]string{"node.hostname!=h9", "node.hostname==h9"}, "[node.hostname==h9]", "no suitable node (constraint node.hostname==h9 not satisfied on 2 nodes)", "no suitable node (constraint node.hostname==h9 not satisfied on 1 node)"},
+		{[]string{"node.role==worker", "node.labels.zone==eu"}, "[node.role==worker node.labels.zone==eu]", "no suitable node (constraint node.role==worker, node.labels.zone==eu not satisfied on 2 nodes)", "no suitable node (constraint node.role==worker not satisfied on 1 node)"},
+		{[]string{"node.role==worker", "node.hostname==h9", "node.labels.zone==us"}, "[node.hostname==h9 node.labels.zone==us]", "no suitable node (constraint node.role==worker, node.hostname==h9, node.labels.zone==us not satisfied on 2 nodes)", "no suitable node (constraint node.role==worker, node.hostname==h9, node.labels.zone==us not satisfied on 1 node)"},
+	} {
+		all, err := ParseConstraints(c.constraints)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(Unmet(all, slices.Values([]*api.Node{a, b}))); got != c.unmet {
+			t.Errorf("%v: unmet %s, want %s", all, got, c.unmet)
+		}
+		q := Request{Constraints: all}
+		if got := s.Refusal(q); got != c.why {
+			t.Errorf("%v: %q, want %q", all, got, c.why)
+		}
+		if got := s.RefusalInstead(q, &api.Task{NodeID: "a"}); got != c.ofA {
+			t.Errorf("%v on a: %q, want %q", all, got, c.ofA)
+		}
+	}
+}
+
 func TestConstraints(t *testing.T) {
 	n := testNode("n1", gib, map[string]string{"Zone": "eu-1"})
 	n.Description.Engine.Labels = map[string]string{"disk": "ssd"}
