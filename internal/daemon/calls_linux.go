@@ -69,8 +69,9 @@ func (m *member) portOwners(ctx context.Context, args json.RawMessage, w io.Writ
 	return json.NewEncoder(w).Encode(owners)
 }
 
-// portOwner names who holds a port, or gives "". A container's port is held by a
-// helper of the engine, or by nobody where the engine uses firewall rules alone.
+// portOwner names who holds a port and is not the mesh, or gives "". A container's
+// port is held by a helper of the engine, or by nobody where the engine uses
+// firewall rules alone.
 func (m *member) portOwner(ctx context.Context, p api.Port) (string, error) {
 	name, err := m.engine.PublishedBy(ctx, p.Protocol, p.Published)
 	if err != nil {
@@ -79,7 +80,7 @@ func (m *member) portOwner(ctx context.Context, p api.Port) (string, error) {
 	if name != "" {
 		return "container " + name, nil
 	}
-	return listenerOn(p.Protocol, p.Published)
+	return strangerOn(m.mesh.user)(p.Protocol, p.Published)
 }
 
 // listenerOn names the process of this host that listens on a port, or gives "".

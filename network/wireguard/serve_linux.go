@@ -10,7 +10,6 @@ import (
 	"golang.zx2c4.com/wireguard/conn"
 	"golang.zx2c4.com/wireguard/device"
 	"golang.zx2c4.com/wireguard/ipc"
-	"golang.zx2c4.com/wireguard/tun"
 )
 
 // firstMTU is the device's until it is told another.
@@ -28,7 +27,7 @@ func Serve(ctx context.Context, name string, complain func(format string, args .
 		return fmt.Errorf("open the control socket of %s: %w", name, err)
 	}
 	defer file.Close()
-	dev, err := tun.CreateTUN(name, firstMTU)
+	dev, err := createTun(name, firstMTU, largePackets)
 	if err != nil {
 		return fmt.Errorf("make %s: %w", name, err)
 	}

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"shoal/internal/api"
 	"shoal/internal/netkit"
@@ -216,6 +218,27 @@ func TestEncrypted(t *testing.T) {
 		}
 	})
 
+	t.Run("large packets stay in one piece where the kernel can", func(t *testing.T) {
+		one.served(t)
+		if !kernelAtLeast(t, 6, 17) {
+			return
+		}
+		from, to := b.idle(one, "closed", "10.5.0.21/24", "large-1"), b.idle(two, "closed", "10.5.0.22/24", "large-2")
+		b.sync()
+		stream := echoing(t, from, to)
+		_ = stream.SetDeadline(time.Now().Add(patient))
+		bytes, packets := one.sentByWireGuard(t)
+		const length = 4 << 20
+		go func() { _, _ = stream.Write(make([]byte, length)) }()
+		if _, err := io.CopyN(io.Discard, stream, length); err != nil {
+			t.Fatal(err)
+		}
+		b2, p2 := one.sentByWireGuard(t)
+		if mean := (b2 - bytes) / (p2 - packets); mean < 1500 {
+			t.Errorf("the kernel handed over packets of %d bytes", mean)
+		}
+	})
+
 	t.Run("everything is taken away", func(t *testing.T) {
 		for _, n := range b.nodes {
 			n.post("/clear", nil)
@@ -372,6 +395,32 @@ func (n *node) served(t *testing.T) (pid string) {
 		t.Fatalf("%d processes serve %s: %v", len(pids), netkit.WireGuard, pids)
 	}
 	return pids[0]
+}
+
+// sentByWireGuard is what the kernel has handed to the node's device.
+func (n *node) sentByWireGuard(t *testing.T) (bytes, packets uint64) {
+	t.Helper()
+	n.ns.Must(func() error {
+		link, err := netlink.LinkByName(netkit.WireGuard)
+		if err == nil {
+			bytes, packets = link.Attrs().Statistics.TxBytes, link.Attrs().Statistics.TxPackets
+		}
+		return err
+	})
+	return bytes, packets
+}
+
+func kernelAtLeast(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	var have [2]int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &have[0], &have[1]); err != nil {
+		t.Fatal(err)
+	}
+	return have[0] > major || have[0] == major && have[1] >= minor
 }
 
 // chatter sends a numbered packet every millisecond and counts the answers.
