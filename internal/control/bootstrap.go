@@ -175,6 +175,8 @@ func addressPools(cidrs []string, size uint32) ([]netip.Prefix, uint32, error) {
 		switch {
 		case !p.Addr().Is4():
 			return nil, 0, invalid("address pool %s: only IPv4 pools can be used", cidr)
+		case special(p) != "":
+			return nil, 0, invalid("address pool %s: %s", cidr, special(p))
 		case p.Bits() > int(size):
 			return nil, 0, invalid("address pool %s is smaller than a subnet of size %d", cidr, size)
 		}

@@ -63,6 +63,10 @@ func subnets(tx *store.Tx, wanted []api.Subnet) ([]api.Subnet, error) {
 		return []api.Subnet{s}, service.NoteSubnets(tx, s.Prefix)
 	}
 	for _, w := range wanted {
+		if host, addr := hostIn(&tx.View, w.Prefix); host != "" {
+			return nil, invalid("subnet %s has the address of node %s (%s), which the others would not reach any more: choose addresses that no host has",
+				w.Prefix, host, addr)
+		}
 		for _, o := range service.TakenSubnets(&tx.View) {
 			if o.Prefix.Overlaps(w.Prefix) {
 				return nil, errdefs.ErrPermissionDenied.WithMessage(fmt.Sprintf(
@@ -71,6 +75,20 @@ func subnets(tx *store.Tx, wanted []api.Subnet) ([]api.Subnet, error) {
 		}
 	}
 	return wanted, service.NoteSubnets(tx, netip.Prefix{})
+}
+
+// hostIn names a node whose address lies in a subnet, if there is one.
+func hostIn(v *store.View, p netip.Prefix) (host string, addr netip.Addr) {
+	for n := range v.Nodes.All() {
+		at, _ := netip.ParseAddrPort(n.Addr)
+		way, _ := netip.ParseAddr(n.DataPath)
+		for _, a := range []netip.Addr{at.Addr(), way} {
+			if a.IsValid() && p.Contains(a.Unmap()) {
+				return n.Description.Hostname, a.Unmap()
+			}
+		}
+	}
+	return "", netip.Addr{}
 }
 
 // freeVNI gives the first number that no network shows. It is for people alone:

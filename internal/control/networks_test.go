@@ -149,6 +149,11 @@ func TestRefusedNetworks(t *testing.T) {
 		"invalid gateway 10.6.0.1":                                 overlay("x", inSubnet(network.IPAMConfig{Subnet: "10.5.0.0/24", Gateway: "10.6.0.1"})),
 		"invalid ip-range 10.6.0.0/25":                             overlay("x", inSubnet(network.IPAMConfig{Subnet: "10.5.0.0/24", IPRange: "10.6.0.0/25"})),
 		"subnet fd00::/64":                                         overlay("x", inSubnet(network.IPAMConfig{Subnet: "fd00::/64"})),
+		"127.0.0.0/8 is each host's own loopback":                  overlay("x", inSubnet(network.IPAMConfig{Subnet: "127.0.0.0/24"})),
+		"0.0.0.0/8 says":                                           overlay("x", inSubnet(network.IPAMConfig{Subnet: "0.0.0.0/8"})),
+		"169.254.0.0/16 is link-local":                             overlay("x", inSubnet(network.IPAMConfig{Subnet: "169.254.1.0/24"})),
+		"subnet 224.0.0.0/24: 224.0.0.0/4 is for multicast":        overlay("x", inSubnet(network.IPAMConfig{Subnet: "224.0.0.0/24"})),
+		"gateway 10.5.0.0 is the address":                          overlay("x", inSubnet(network.IPAMConfig{Subnet: "10.5.0.0/24", Gateway: "10.5.0.0"})),
 		"subnet 10.5.0.0/31 is too small":                          overlay("x", inSubnet(network.IPAMConfig{Subnet: "10.5.0.0/31"})),
 		"subnets 10.5.0.0/16 and 10.5.1.0/24 overlap":              overlay("x", inSubnet(network.IPAMConfig{Subnet: "10.5.0.0/16"}, network.IPAMConfig{Subnet: "10.5.1.0/24"})),
 		"subnet 10.0.1.0/26 overlaps 10.0.1.0/24 of network there": overlay("x", inSubnet(network.IPAMConfig{Subnet: "10.0.1.0/26"})),
@@ -241,6 +246,25 @@ func TestGuestWithoutNetworks(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
+}
+
+// TestSubnetOfAHost: the rules of a network would cut its host off.
+func TestSubnetOfAHost(t *testing.T) {
+	w := newWorld(t)
+	for node := range w.View().Nodes.All() {
+		w.put(func() api.Object {
+			c := api.Clone(node)
+			c.Addr, c.DataPath, c.Description.Hostname = "10.77.0.5:2377", "10.78.0.5", "h1"
+			return c
+		}())
+	}
+	for subnet, host := range map[string]string{"10.77.0.0/24": "10.77.0.5", "10.78.0.0/24": "10.78.0.5"} {
+		_, err := w.CreateNetwork(t.Context(), overlay("x", inSubnet(network.IPAMConfig{Subnet: subnet})))
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "subnet "+subnet+" has the address of node h1 ("+host+")") {
+			t.Errorf("%s: %v", subnet, err)
+		}
+	}
+	w.network(overlay("x", inSubnet(network.IPAMConfig{Subnet: "10.79.0.0/24"})))
 }
 
 func TestRotateKeys(t *testing.T) {

@@ -124,6 +124,8 @@ func wantedSubnets(in *network.IPAM) ([]api.Subnet, error) {
 		switch {
 		case !s.Prefix.Addr().Is4():
 			return nil, unsupported("subnet %s: overlay networks with IPv6 are", c.Subnet)
+		case special(s.Prefix) != "":
+			return nil, invalid("subnet %s: %s", c.Subnet, special(s.Prefix))
 		case s.Prefix.Bits() > maxUserSubnet:
 			return nil, invalid("subnet %s is too small: at most /%d, which has a gateway and one address", c.Subnet, maxUserSubnet)
 		}
@@ -139,6 +141,9 @@ func wantedSubnets(in *network.IPAM) ([]api.Subnet, error) {
 		if c.Gateway != "" {
 			s.Gateway = netip.MustParseAddr(c.Gateway)
 		}
+		if s.Gateway == s.Prefix.Masked().Addr() {
+			return nil, invalid("gateway %s is the address of subnet %s as a whole: name another, or none", c.Gateway, c.Subnet)
+		}
 		for name, a := range c.AuxAddress {
 			if s.Aux == nil {
 				s.Aux = map[string]netip.Addr{}
@@ -148,6 +153,28 @@ func wantedSubnets(in *network.IPAM) ([]api.Subnet, error) {
 		all = append(all, s)
 	}
 	return all, nil
+}
+
+// specials are what no container can have an address of.
+var specials = []struct {
+	prefix netip.Prefix
+	why    string
+}{
+	{netip.MustParsePrefix("0.0.0.0/8"), "says \"this host\""},
+	{netip.MustParsePrefix("127.0.0.0/8"), "is each host's own loopback"},
+	{netip.MustParsePrefix("169.254.0.0/16"), "is link-local, and containers ask for names there"},
+	{netip.MustParsePrefix("224.0.0.0/4"), "is for multicast"},
+	{netip.MustParsePrefix("240.0.0.0/4"), "is reserved"},
+}
+
+// special says why no network can have a subnet; "" if one can.
+func special(p netip.Prefix) string {
+	for _, s := range specials {
+		if s.prefix.Overlaps(p) {
+			return fmt.Sprintf("%s %s: choose private addresses, such as 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16 has", s.prefix, s.why)
+		}
+	}
+	return ""
 }
 
 // maxUserSubnet leaves a network its gateway and one address to give.

@@ -36,7 +36,7 @@ func (m *member) encryptedAnywhere(s *api.NodeState) bool {
 
 // facts are what the doctor wants to know; nil where there is nothing to encrypt.
 func (c *cipher) facts(s *api.NodeState) *doctor.Encryption {
-	if !encrypts(s) {
+	if !encrypts(s) || c.m.mesh.networkless != "" {
 		return nil
 	}
 	own := c.public()
@@ -64,7 +64,7 @@ func encryptedPeers(s *api.NodeState, device *wgtypes.Device) []doctor.Encrypted
 	}
 	var out []doctor.Encrypted
 	for id, p := range s.Peers {
-		if p.Down || !p.DataPath.IsValid() {
+		if p.Down || p.Networkless || !p.DataPath.IsValid() {
 			continue // said elsewhere
 		}
 		o := doctor.Encrypted{Name: cmp.Or(p.Hostname, id)}

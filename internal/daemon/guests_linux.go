@@ -148,6 +148,13 @@ func (g *guests) WayOut(networkID string, addr netip.Addr) (yes, known bool) {
 	return t.Networks[0].NetworkID == networkID, true // to the host alone
 }
 
+// Stranger tells whether a container that has an address is none of this node's
+// tasks. Before the managers are heard nobody is taken for one.
+func (g *guests) Stranger(networkID string, addr netip.Addr) bool {
+	s := g.member.state.Load()
+	return s != nil && taskAt(s, place{networkID, addr}) == nil
+}
+
 // taskAt gives the task of this node that has an address, or if none has, one
 // that had it and is over; nil if there is neither.
 func taskAt(s *api.NodeState, p place) (had *api.Task) {

@@ -44,9 +44,15 @@ func TestWayOut(t *testing.T) {
 		if _, known := newGuests(m).WayOut("front", netip.MustParseAddr("10.0.0.8")); known {
 			t.Error("who is no task leaves as it likes")
 		}
+		if newGuests(m).Stranger(c.networks[0], addr.Addr()) || !newGuests(m).Stranger("front", netip.MustParseAddr("10.0.0.8")) {
+			t.Error("who is a task and who is not")
+		}
 	}
 	if _, known := newGuests(&member{}).WayOut("front", addr.Addr()); known {
 		t.Error("known before the managers were heard")
+	}
+	if newGuests(&member{}).Stranger("front", addr.Addr()) {
+		t.Error("told from tasks before the managers were heard")
 	}
 }
 

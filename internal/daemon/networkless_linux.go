@@ -32,7 +32,7 @@ func unencumbered() error {
 	}
 	if len(names) > 0 {
 		return fmt.Errorf("the cluster's networks are on this host (%s), and without CAP_NET_ADMIN the daemon can neither change nor remove them: "+
-			"start it with CAP_NET_ADMIN again, or let it leave the cluster so first (shoal swarm leave), or restart the host", strings.Join(names, ", "))
+			"start it with CAP_NET_ADMIN; to have it without, \"shoal swarm leave\" then, or restart the host", strings.Join(names, ", "))
 	}
 	return nil
 }

@@ -90,7 +90,7 @@ func (f *findings) kernel(facts Facts) {
 	k := facts.Kernel
 	if !k.NetAdmin {
 		f.warn(CheckKernel, "CAP_NET_ADMIN", "the daemon may not change the host's network: no task on a network of the cluster runs here, and published ports are passed on to other nodes",
-			"run it as root, with CAP_NET_ADMIN")
+			"if that is not meant, run it as root, with CAP_NET_ADMIN")
 	}
 	if !k.NetRaw {
 		f.warn(CheckKernel, "CAP_NET_RAW", "the daemon may not watch for probes: UDP ports can not be checked one by one", "run it as root, with CAP_NET_RAW")

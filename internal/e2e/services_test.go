@@ -57,9 +57,9 @@ func goBack(t *testing.T, h *testbed.Host, d docker) {
 func explain(t *testing.T, h *testbed.Host) {
 	create(t, h, "--name", "holder", "--publish", "mode=host,target=80,published=8085", "--replicas", "3", testbed.WebV1)
 	create(t, h, "--detach", "--name", "waiter", "--publish", "mode=host,target=80,published=8085", testbed.WebV1)
-	const why = "no suitable node (host-mode port already in use on 3 nodes)"
+	const why = "no suitable node (host-mode port 8085/tcp already in use on 3 nodes)"
 	says(t, h, "waiter", why)
-	contains(t, testbed.Must(t, h.Shoal("explain", "waiter")), "waiter.1", why, "h1", "h2", "h3", "no: host-mode port already in use")
+	contains(t, testbed.Must(t, h.Shoal("explain", "waiter")), "waiter.1", why, "h1", "h2", "h3", "no: host-mode port 8085/tcp already in use")
 	id := strings.TrimSpace(testbed.Must(t, h.Shoal("service", "ps", "-q", "waiter")))
 	contains(t, testbed.Must(t, h.Shoal("service", "explain", id)), "waiter.1", why)
 	testbed.Must(t, h.Shoal("service", "rm", "holder"))

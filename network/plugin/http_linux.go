@@ -46,11 +46,8 @@ func (p *Plugin) handler() http.Handler {
 	handle(p, mux, "NetworkDriver.DeleteEndpoint", p.deleteEndpoint)
 	handle(p, mux, "NetworkDriver.Join", p.join)
 	handle(p, mux, "NetworkDriver.Leave", p.leave)
-	// Publishing is the mesh's; the engine only says which of several networks
-	// it would use for it.
-	for _, call := range []string{
-		"ProgramExternalConnectivity", "RevokeExternalConnectivity", "DiscoverNew", "DiscoverDelete",
-	} {
+	handle(p, mux, "NetworkDriver.ProgramExternalConnectivity", p.publish)
+	for _, call := range []string{"RevokeExternalConnectivity", "DiscoverNew", "DiscoverDelete"} {
 		handle(p, mux, "NetworkDriver."+call, nothing)
 	}
 	return mux

@@ -62,6 +62,9 @@ type Addresses interface {
 	// WayOut tells whether a container that has an address leaves its networks by
 	// that one's; known is false where that does not matter to anybody.
 	WayOut(networkID string, addr netip.Addr) (yes, known bool)
+	// Stranger tells whether a container that has an address is known to be no
+	// task, whose ports the mesh publishes.
+	Stranger(networkID string, addr netip.Addr) bool
 }
 
 // Plugin serves the drivers to the engine.

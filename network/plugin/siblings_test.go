@@ -26,6 +26,26 @@ func (first) Release(string, netip.Addr)                    {}
 func (first) Joined(string, netip.Addr)                     {}
 func (f first) WayOut(id string, _ netip.Addr) (bool, bool) { return id == string(f), f != "" }
 
+func (f first) Stranger(id string, _ netip.Addr) bool { return id != string(f) }
+
+// TestPublish refuses ports of who is no task, which nobody would publish.
+func TestPublish(t *testing.T) {
+	p := New(Config{Socket: filepath.Join(t.TempDir(), "s"), Spec: filepath.Join(t.TempDir(), "j"), StateDir: t.TempDir(), Addresses: first("n1"), Log: zaptest.NewLogger(t)})
+	for i := 1; i <= 2; i++ {
+		call(t, p, "NetworkDriver.CreateNetwork", fmt.Sprintf(`{"NetworkID":"e%d","Options":{"com.docker.network.generic":{"com.shoal.network.id":"n%d","com.docker.network.driver.mtu":"1400"}}}`, i, i))
+		call(t, p, "NetworkDriver.CreateEndpoint", fmt.Sprintf(`{"NetworkID":"e%d","EndpointID":"p%d","Interface":{"Address":"10.0.%d.7/24"}}`, i, i, i))
+		for ports, refused := range map[string]bool{`[{"Proto":6,"Port":80,"HostPort":9000}]`: i == 2, `[]`: false, `null`: false} {
+			out := call(t, p, "NetworkDriver.ProgramExternalConnectivity", fmt.Sprintf(`{"NetworkID":"e%d","EndpointID":"p%d","Options":{"com.docker.network.portmap":%s}}`, i, i, ports))
+			if said := fmt.Sprint(out["Err"]); strings.Contains(said, "service create --publish") != refused {
+				t.Errorf("network %d, ports %s: %s", i, ports, said)
+			}
+		}
+	}
+	if out := call(t, p, "NetworkDriver.ProgramExternalConnectivity", `{"NetworkID":"zz","EndpointID":"zz","Options":{"com.docker.network.portmap":[{"Port":80}]}}`); out["Err"] != nil {
+		t.Errorf("an endpoint that is not known: %v", out)
+	}
+}
+
 // TestWayOut: whichever network is joined first, the default route is on the one
 // that it has to be; where nobody says, on the first that has a way out.
 func TestWayOut(t *testing.T) {

@@ -96,6 +96,7 @@ type refusals struct {
 	has        int64  // the most that any had of it
 	plugin     Plugin // the first that a node lacked
 	encryption string // why the first could not encrypt
+	hostPort   Port   // the first that a node did not have free
 	unmet      []bool // which of the constraints some node did not meet
 	noNetworks string // why the first has no networks
 }
@@ -108,6 +109,10 @@ func (r *refusals) add(why reason, n *node, q *Request) {
 		}
 		for i, c := range q.Constraints {
 			r.unmet[i] = r.unmet[i] || !c.Allows(n.Node)
+		}
+	case port:
+		if r.count[why] == 0 {
+			r.hostPort = q.HostPorts[slices.IndexFunc(q.HostPorts, func(p Port) bool { return n.ports[p] > 0 })]
 		}
 	case plugin:
 		if r.count[why] == 0 {
@@ -189,7 +194,7 @@ func (r *refusals) phrase(why reason, q *Request, nodes string) string {
 	case resource:
 		return fmt.Sprintf("insufficient %s%s: %s%d free, %d reserved by the service", r.generic.Kind, on, upTo, r.has, r.generic.Value)
 	case port:
-		return "host-mode port already in use" + on
+		return fmt.Sprintf("host-mode port %d/%s already in use%s", r.hostPort.Published, r.hostPort.Protocol, on)
 	case maxPerNode:
 		return fmt.Sprintf("max replicas per node (%d) reached%s", q.MaxPerNode, on)
 	case paused:

@@ -237,7 +237,7 @@ func TestHostPortsAndMaxPerNode(t *testing.T) {
 		}
 		tasks = append(tasks, task)
 	}
-	if _, _, err := p.Place(testTask(2)); err == nil || !strings.Contains(err.Error(), "port already in use on 2 nodes") {
+	if _, _, err := p.Place(testTask(2)); err == nil || !strings.Contains(err.Error(), "/tcp already in use on 2 nodes") {
 		t.Fatalf("third task on two nodes: %v", err)
 	}
 
