@@ -56,10 +56,8 @@ func Compile(state *api.NodeState, muted map[string]bool) *Zone {
 		spec := containerOf(a)
 		z.asker(a.Task.Networks, spec != nil && spec.DNSConfig != nil && len(spec.DNSConfig.Nameservers) > 0)
 	}
-	for _, r := range state.Remotes {
-		if state.Node != nil && r.NodeID == state.Node.ID { // no task, but a container of this node all the same
-			z.asker(r.Networks, false)
-		}
+	for _, at := range guests(state) {
+		z.asker(at, false)
 	}
 	endpoints := slices.SortedFunc(maps.Values(state.Endpoints), func(x, y *api.Endpoint) int {
 		return cmp.Or(cmp.Compare(x.ServiceName, y.ServiceName), cmp.Compare(x.ServiceID, y.ServiceID))
@@ -88,6 +86,23 @@ func Compile(state *api.NodeState, muted map[string]bool) *Zone {
 		}
 	}
 	return z
+}
+
+// guests are where the containers of this node are that are no tasks. Each of
+// their networks is known by itself; what joins them is the container's own name,
+// the first, which an engine gives to one alone.
+func guests(state *api.NodeState) (all [][]api.Attachment) {
+	named := map[string][]api.Attachment{}
+	for _, r := range state.Remotes {
+		switch {
+		case state.Node == nil || r.NodeID != state.Node.ID:
+		case len(r.Names) > 0:
+			named[r.Names[0]] = append(named[r.Names[0]], r.Networks...)
+		default: // it was not asked yet
+			all = append(all, r.Networks)
+		}
+	}
+	return slices.AppendSeq(all, maps.Values(named))
 }
 
 // asker lets a container ask, from each of its addresses.

@@ -174,6 +174,30 @@ func TestGuests(t *testing.T) {
 	}
 }
 
+// TestGuestOnTwoNetworks: a container that was connected to a second network finds
+// the names of both, from either address; one of another name or node does not.
+func TestGuestOnTwoNetworks(t *testing.T) {
+	s := world()
+	s.Node = &api.Node{Meta: api.Meta{ID: "n1"}}
+	s.Remotes = map[string]*api.Remote{
+		"g1": {TaskID: "g1", NodeID: s.Node.ID, Networks: []api.Attachment{at("front", "10.0.1.50")}, Names: []string{"c1", "web"}},
+		"g2": {TaskID: "g2", NodeID: s.Node.ID, Networks: []api.Attachment{at("other", "10.0.3.50")}, Names: []string{"c1"}},
+		"g3": {TaskID: "g3", NodeID: s.Node.ID, Networks: []api.Attachment{at("other", "10.0.3.51")}, Names: []string{"c3", "c1"}},
+		"g4": {TaskID: "g4", NodeID: s.Node.ID, Networks: []api.Attachment{at("front", "10.0.1.52")}},
+		"g5": {TaskID: "g5", NodeID: "elsewhere", Networks: []api.Attachment{at("front", "10.0.1.53")}, Names: []string{"c3"}},
+	}
+	s.Networks["other"] = &api.Network{Meta: api.Meta{ID: "other"}}
+	z := Compile(s, nil)
+	for addr, want := range map[string][]string{
+		"10.0.1.50": {"front", "other"}, "10.0.3.50": {"front", "other"}, "10.0.3.51": {"other"}, "10.0.1.52": {"front"}, "10.0.1.53": nil,
+	} {
+		got := slices.Sorted(slices.Values(z.Askers[netip.MustParseAddr(addr)].Networks))
+		if !slices.Equal(got, want) {
+			t.Errorf("%s may ask for names of %v, want %v", addr, got, want)
+		}
+	}
+}
+
 func TestAnswers(t *testing.T) {
 	z := Compile(world(), nil)
 	both := z.Askers[netip.MustParseAddr("10.0.1.9")]
