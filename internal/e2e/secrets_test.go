@@ -177,11 +177,15 @@ func secretsByDocker(t *testing.T, _ *testbed.Bed, m, w *testbed.Host) {
 	if r := m.Docker("secret", "rm", "d2"); r.Code == 0 || !strings.Contains(r.Stderr, "secret 'd2' is in use by the following service: dock") {
 		t.Errorf("%+v", r)
 	}
-	if docker("", "secret", "inspect", "--pretty", "d2") != strings.TrimSpace(testbed.Must(t, m.Shoal("secret", "inspect", "--pretty", "d2"))) ||
-		docker("", "config", "inspect", "--pretty", "dc") != strings.TrimSpace(testbed.Must(t, m.Shoal("config", "inspect", "--pretty", "dc"))) ||
-		docker("", "secret", "ls") != strings.TrimSpace(testbed.Must(t, m.Shoal("secret", "ls"))) {
-		t.Error("shoal and docker show secrets and configs in different ways")
-	}
+	// Both say how long ago things were made, and one may ask a second later.
+	testbed.Eventually(t, patience, func() error {
+		for _, args := range [][]string{{"secret", "inspect", "--pretty", "d2"}, {"config", "inspect", "--pretty", "dc"}, {"secret", "ls"}} {
+			if theirs, ours := docker("", args...), strings.TrimSpace(testbed.Must(t, m.Shoal(args...))); theirs != ours {
+				return fmt.Errorf("%v: docker shows\n%s\nand shoal\n%s", args, theirs, ours)
+			}
+		}
+		return nil
+	})
 	docker("", "service", "rm", "dock")
 	docker("", "secret", "rm", "d2")
 	docker("", "config", "rm", "dc")
