@@ -278,3 +278,19 @@ func TestRotateKeys(t *testing.T) {
 		t.Errorf("asked for at %s, an update of before is good: %t", after.WireGuardFrom, after.Since != 0)
 	}
 }
+
+// TestAddressPools: what no container can have an address of is no pool either.
+func TestAddressPools(t *testing.T) {
+	for _, c := range []struct{ pool, why string }{
+		{"10.0.0.0/8", ""},
+		{"127.0.0.0/16", "address pool 127.0.0.0/16: 127.0.0.0/8 is each host's own loopback"},
+		{"192.0.0.0/2", "224.0.0.0/4 is for multicast"},
+		{"10.0.0.0/25", "is smaller than a subnet of size 24"},
+		{"fd00::/8", "only IPv4 pools"},
+	} {
+		switch _, _, err := addressPools([]string{c.pool}, 0); {
+		case c.why == "" && err != nil, c.why != "" && (err == nil || !strings.Contains(err.Error(), c.why)):
+			t.Errorf("%s: %v, want %q", c.pool, err, c.why)
+		}
+	}
+}
